@@ -1,0 +1,63 @@
+package backend
+
+import "time"
+
+// Backend performs operations for one thread. Package backendtest proves an
+// implementation.
+type Backend interface {
+	// Name returns "io_uring" or "epoll".
+	Name() string
+
+	// Features reports what is in use, and why not what is not. It may be
+	// called from any goroutine.
+	Features() Features
+
+	// Enable binds the backend to the calling thread. It is called once, before
+	// anything but Name, Features and Close, by a goroutine locked to its
+	// thread.
+	Enable() error
+
+	// Submit takes over op. An error says that op was not taken and that its
+	// Receiver will not hear of it: ErrClosed, ErrInFlight, ErrBadFD or
+	// ErrInvalid, wrapped with what was wrong. Whatever the kernel has to say
+	// comes as a completion. Submit does not allocate.
+	Submit(op *Op) error
+
+	// Try performs op at once if that needs neither waiting nor a place behind
+	// earlier operations, and reports the outcome; the Receiver is not called.
+	// If it reports false, nothing has happened and op may be submitted. A
+	// backend that gains nothing by trying always reports false.
+	Try(op *Op) (Result, bool)
+
+	// Cancel asks for op to end soon. The operation's own terminal completion
+	// is the answer. It does nothing for an operation that is not in flight.
+	Cancel(op *Op)
+
+	// Wait hands what was submitted to the kernel and waits until at least one
+	// completion can be dispatched, the timeout has passed or Wake was called.
+	// A timeout of 0 does not wait, a negative one waits for ever. A signal
+	// that interrupts it does not end it early by more than one return without
+	// completions. It returns an error only if the backend can no longer work.
+	Wait(timeout time.Duration) error
+
+	// Dispatch delivers the completions that the last Wait found, and only
+	// those. A panic of a Receiver passes through; the completion that was
+	// being delivered counts as delivered, and the next Dispatch goes on with
+	// the one after it.
+	Dispatch()
+
+	// Wake makes a running or the next Wait return. It may be called from any
+	// goroutine and does nothing on a closed backend. Wakes that come before
+	// the Wait has returned may be merged into one.
+	Wake()
+
+	// InFlight returns the number of operations whose terminal completion has
+	// not been delivered.
+	InFlight() int
+
+	// Close cancels every operation, delivers their completions, and releases
+	// everything. Receivers may submit nothing meanwhile (ErrClosed). It is
+	// called on the backend's thread, or on any if Enable was never called. It
+	// is idempotent.
+	Close() error
+}
