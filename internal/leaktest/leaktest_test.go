@@ -1,0 +1,118 @@
+package leaktest
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) { Main(m, func() int { return 0 }) }
+
+func take(t *testing.T) *Snapshot {
+	t.Helper()
+	s, err := Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func wantLeak(t *testing.T, s *Snapshot, words ...string) {
+	t.Helper()
+	all := strings.Join(s.Leaks(0), "\n")
+	for _, w := range words {
+		if !strings.Contains(all, w) {
+			t.Errorf("the listing does not have %q:\n%s", w, all)
+		}
+	}
+}
+
+func TestAnOpenFileIsListedUntilItIsClosed(t *testing.T) {
+	s := take(t)
+	f, err := os.CreateTemp(t.TempDir(), "leak")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLeak(t, s, "is open", f.Name())
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if leaks := s.Leaks(patience); len(leaks) != 0 {
+		t.Errorf("after the close: %q", leaks)
+	}
+}
+
+func TestAListeningSocketIsDescribedByItsAddress(t *testing.T) {
+	s := take(t)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLeak(t, s, "stream listening", l.Addr().String())
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAClosedForeignDescriptorIsReported(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "leak")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := take(t)
+	name := f.Name()
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantLeak(t, s, "was closed by someone who does not own it", name)
+}
+
+func TestARunningGoroutineIsListedWithItsStack(t *testing.T) {
+	s := take(t)
+	stop := make(chan struct{})
+	started := make(chan struct{})
+	go lingeringGoroutine(started, stop)
+	<-started
+	wantLeak(t, s, "lingeringGoroutine")
+	close(stop)
+	if leaks := s.Leaks(patience); len(leaks) != 0 {
+		t.Errorf("after its end: %q", leaks)
+	}
+}
+
+func lingeringGoroutine(started, stop chan struct{}) {
+	close(started)
+	<-stop
+}
+
+func TestLeaksWaitsForWhatIsJustEnding(t *testing.T) {
+	s := take(t)
+	release := make(chan struct{})
+	go lingeringGoroutine(make(chan struct{}), release)
+	timer := time.AfterFunc(20*time.Millisecond, func() { close(release) })
+	defer timer.Stop()
+	if leaks := s.Leaks(patience); len(leaks) != 0 {
+		t.Errorf("leaks: %q", leaks)
+	}
+}
+
+func TestReportFailsForOperationsInFlight(t *testing.T) {
+	stderr := os.Stderr
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	s := take(t)
+	os.Stderr = null
+	code := report(s, func() int { return 3 })
+	os.Stderr = stderr
+	if code != 1 {
+		t.Errorf("the exit status is %d", code)
+	}
+	if code := report(s, nil); code != 0 {
+		t.Errorf("without operations the exit status is %d", code)
+	}
+}
