@@ -83,11 +83,13 @@ func TestAResultTellsItsError(t *testing.T) {
 }
 
 func TestTheErrorsOfSubmitAreThoseOfTheKernelToo(t *testing.T) {
-	if !errors.Is(backend.ErrBadFD, syscall.EBADF) {
-		t.Error("ErrBadFD is not EBADF")
-	}
-	if !errors.Is(backend.ErrInvalid, syscall.EINVAL) {
-		t.Error("ErrInvalid is not EINVAL")
+	for _, c := range []struct{ err, kernel error }{
+		{backend.ErrBadFD, syscall.EBADF},
+		{backend.ErrInvalid, syscall.EINVAL},
+	} {
+		if !errors.Is(c.err, c.kernel) {
+			t.Errorf("%q is not %q", c.err, c.kernel)
+		}
 	}
 }
 

@@ -1,0 +1,154 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// result is how a step of a plan went.
+type result struct {
+	output []byte
+	ended  bool
+	exit   int
+	took   time.Duration
+	err    string
+	kernel []string
+}
+
+// check fails the test unless the step was a suite that went well.
+func (r *result) check(t *testing.T, refusal Refusal) {
+	t.Helper()
+	r.wantEnded(t)
+	t.Logf("took %v", r.took.Round(time.Millisecond))
+	check(t, r.output, r.exit, refusal)
+}
+
+// wantEnded fails the test unless the step ran to its end and left the kernel's
+// log clean.
+func (r *result) wantEnded(t *testing.T) {
+	t.Helper()
+	if r == nil {
+		t.Fatal("the machine has not reported on this step")
+	}
+	for _, line := range r.kernel {
+		t.Errorf("kernel log: %s", line)
+	}
+	if r.err != "" {
+		t.Errorf("%s; the last of its output:\n%s", r.err, tail(r.output, 4000))
+	}
+	if !r.ended {
+		t.Fatalf("the machine stopped during this step; the last of its output:\n%s", tail(r.output, 4000))
+	}
+}
+
+// boot starts the kernel with root as its initial file system, lets it carry
+// out the plan, and returns the results by step.
+func boot(t *testing.T, root, kernel string, plan Plan) map[string]*result {
+	t.Helper()
+	limit := 2 * time.Minute
+	for _, s := range plan.Steps {
+		limit += s.Limit
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	work := t.TempDir()
+	console := filepath.Join(work, "console")
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
+		"-nodefaults", "-display", "none", "-no-reboot",
+		"-kernel", kernel, "-initrd", packInitramfs(t, root, work, plan),
+		"-append", "console=ttyS0 loglevel=5 panic=-1",
+		"-serial", "file:"+console, "-serial", "stdio")
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	results, err := readReport(stdout)
+	waitErr := cmd.Wait()
+	t.Logf("the machine ran for %v", time.Since(start).Round(time.Millisecond))
+	if err != nil || waitErr != nil {
+		log, _ := os.ReadFile(console)
+		t.Errorf("report of the machine: %v; qemu: %v; the last of the console:\n%s", err, waitErr, tail(log, 4000))
+	}
+	return results
+}
+
+// errNotDone: the machine stopped before its report was complete.
+var errNotDone = errors.New("the report ends before the last step")
+
+// readReport gathers the events of vminit. What came before an error is
+// returned with it.
+func readReport(r io.Reader) (map[string]*result, error) {
+	results := map[string]*result{}
+	d := json.NewDecoder(r)
+	for {
+		var e Event
+		if err := d.Decode(&e); errors.Is(err, io.EOF) {
+			return results, errNotDone
+		} else if err != nil {
+			return results, err
+		}
+		if e.Done {
+			_, err := io.Copy(io.Discard, r)
+			return results, err
+		}
+		res := results[e.Step]
+		if res == nil {
+			res = &result{}
+			results[e.Step] = res
+		}
+		res.output = append(res.output, e.Output...)
+		if e.Kernel != "" {
+			res.kernel = append(res.kernel, e.Kernel)
+		}
+		if e.Ended {
+			res.ended, res.exit, res.took, res.err = true, e.Exit, e.Took, e.Err
+		}
+	}
+}
+
+// packInitramfs packs root and the plan into an archive for the kernel.
+func packInitramfs(t *testing.T, root, work string, plan Plan) string {
+	t.Helper()
+	writeFile(t, filepath.Join(root, PlanFile), encode(t, plan))
+	var names strings.Builder
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(root, path)
+		names.WriteString(rel + "\n")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(work, "initramfs")
+	archive, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	cmd := exec.Command("cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0")
+	cmd.Dir = root
+	cmd.Stdin = strings.NewReader(names.String())
+	cmd.Stdout = archive
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("cpio: %v", err)
+	}
+	return name
+}

@@ -1,0 +1,94 @@
+//go:build integration
+
+package integration
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// etc holds the few files in which the resolver and the user lookup of the
+// standard library look.
+var etc = map[string]string{
+	"hosts":         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
+	"passwd":        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+	"group":         "root:x:0:\nnogroup:x:65534:\n",
+	"nsswitch.conf": "hosts: files dns\n",
+}
+
+// buildTree fills a folder with the static binaries of all suites and programs
+// and the files they need, laid out as in the root of a container or machine.
+func buildTree(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, s := range Suites {
+		goBuild(t, "test", "-c", "-o", filepath.Join(root, s.Binary()), "../"+s.Package)
+		copyTestdata(t, "../"+s.Package, filepath.Join(root, s.Package))
+	}
+	for _, pkg := range Programs {
+		goBuild(t, "build", "-o", filepath.Join(root, Program(pkg)), "../"+pkg)
+	}
+	for name, text := range etc {
+		writeFile(t, filepath.Join(root, "etc", name), []byte(text))
+	}
+	return root
+}
+
+// goBuild runs the go command without cgo, so that what it builds is static.
+func goBuild(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// copyTestdata copies a package's testdata, if it has any.
+func copyTestdata(t *testing.T, pkg, to string) {
+	t.Helper()
+	from := filepath.Join(pkg, "testdata")
+	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err := os.CopyFS(filepath.Join(to, "testdata"), os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeFile writes a file and the folders above it.
+func writeFile(t *testing.T, name string, b []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check fails the test unless the output of a suite is as it should be.
+func check(t *testing.T, output []byte, exit int, refusal Refusal) {
+	t.Helper()
+	o, err := Judge(output, exit, refusal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(o)
+	for _, p := range o.Problems {
+		t.Error(p)
+	}
+	if t.Failed() {
+		t.Logf("the last of the output:\n%s", tail(output, 4000))
+	}
+}
+
+// tail returns the last n bytes of b.
+func tail(b []byte, n int) []byte {
+	return b[max(0, len(b)-n):]
+}
