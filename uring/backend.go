@@ -1,0 +1,366 @@
+package uring
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// Backend performs operations with one ring. See backend.Backend for which
+// goroutine may call what.
+type Backend struct {
+	ring  *ring
+	waker *waker
+	slots slots
+	fds   []fdEntry
+	pins  pins
+	arena arena
+
+	bufs *buffers // nil without provided buffers
+	own  []byte   // receives what they would
+	lent int32    // a provided buffer's number plus 1 while a receiver has it
+
+	// done holds the slots whose result is known without the kernel; those
+	// before doneHead are delivered.
+	done     []uint32
+	doneHead int
+	// Dispatch delivers up to here: what the last Wait found.
+	doneEnd int
+	cqEnd   uint32
+
+	closable []uint32 // slots of OpClose that nothing holds back any more
+	closing  []uint32 // those whose entry is written but not yet taken
+
+	use      abilities
+	features backend.Features
+	phase    phase
+}
+
+// phase is where a backend is in its life.
+type phase uint8
+
+const (
+	created phase = iota
+	enabled
+	draining
+	closed
+)
+
+// markQueued in State.Mark says that an operation is in a queue of its
+// descriptor.
+const markQueued = 1
+
+var _ backend.Backend = (*Backend)(nil)
+
+// New creates a backend that is not yet bound to a thread; nil options are the
+// defaults. The error is a *backend.UnavailableError if io_uring cannot be
+// used here.
+func New(o *Options) (*Backend, error) {
+	opt, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	known, err := probed()
+	if err != nil {
+		return nil, err
+	}
+	b, err := build(opt, known)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return b, nil
+}
+
+// build creates the ring and what belongs to it.
+func build(opt Options, known map[string]error) (*Backend, error) {
+	refused := opt.refused()
+	s, err := setup(opt.SQEntries, opt.CQEntries, func(f string) error { return refused[f] })
+	if err != nil {
+		return nil, err
+	}
+	missing := s.missing
+	for f, why := range known {
+		if _, ok := missing[f]; !ok {
+			missing[f] = why
+		}
+	}
+	for f, why := range refused {
+		missing[f] = why
+	}
+	b := &Backend{}
+	if b.ring, err = newRing(s); err != nil {
+		b.ring.close()
+		return nil, err
+	}
+	if b.waker, err = newWaker(); err != nil {
+		b.release()
+		return nil, err
+	}
+	if missing[ProvidedBuffers] == nil {
+		if b.bufs, err = newBuffers(b.ring, opt.Buffers, opt.BufferSize); err != nil {
+			missing[ProvidedBuffers] = err
+		}
+	}
+	if b.bufs == nil {
+		if b.own, err = mmapAnon(opt.BufferSize); err != nil {
+			b.release()
+			return nil, err
+		}
+	}
+	b.setFeatures(missing)
+	return b, nil
+}
+
+// Name returns "io_uring".
+func (b *Backend) Name() string { return "io_uring" }
+
+// Features reports what of the kernel's abilities is in use.
+func (b *Backend) Features() backend.Features { return b.features }
+
+// Enable binds the ring to the calling thread.
+func (b *Backend) Enable() error {
+	if b.phase != created {
+		return fmt.Errorf("io_uring backend: Enable called twice or after Close: %w", backend.ErrInvalid)
+	}
+	if err := b.ring.enable(); err != nil {
+		return fmt.Errorf("io_uring backend: enabling the ring: %w", err)
+	}
+	if b.use.registeredRing {
+		if err := b.ring.registerFD(); err != nil {
+			b.use.registeredRing = false
+		}
+	}
+	b.phase = enabled
+	b.watchWaker()
+	return nil
+}
+
+// Submit takes over op.
+func (b *Backend) Submit(op *backend.Op) error {
+	if b.phase != enabled {
+		return &backend.OpError{Op: op.String(), Err: backend.ErrClosed}
+	}
+	if err := backend.Check(op); err != nil {
+		return err
+	}
+	var e *fdEntry
+	if op.Code != backend.OpNop {
+		if e = b.fd(op.FD); e != nil && e.closing != 0 {
+			return &backend.OpError{Op: op.String(), Err: backend.ErrBadFD}
+		}
+	}
+	op.State.CancelRequested, op.State.Mark = false, 0
+	idx := b.slots.take(op)
+	b.pin(&b.slots.tab[idx])
+	switch {
+	case op.Code == backend.OpNop:
+		b.start(idx)
+	case e == nil:
+		b.later(idx, -int32(syscall.EBADF))
+	case op.Code == backend.OpClose:
+		b.beginClose(e, idx)
+	default:
+		b.enqueue(e, idx)
+	}
+	return nil
+}
+
+// enqueue starts an operation or puts it behind those of its direction.
+func (b *Backend) enqueue(e *fdEntry, idx uint32) {
+	b.link(e, idx)
+	op := b.slots.tab[idx].op
+	if q := e.queueOf(op); q != nil {
+		q.push(op)
+		op.State.Mark |= markQueued
+		if q.head != op {
+			op.State.Phase = backend.Queued
+			return
+		}
+	}
+	b.start(idx)
+}
+
+// beginClose cancels everything on a descriptor. startCloses goes on once the
+// last completion was delivered.
+func (b *Backend) beginClose(e *fdEntry, idx uint32) {
+	b.slots.tab[idx].op.State.Phase = backend.Armed
+	e.closing = idx
+	if e.all == 0 {
+		b.closable = append(b.closable, idx)
+		return
+	}
+	for i := e.all; i != 0; i = b.slots.tab[i].next {
+		b.cancel(i)
+	}
+}
+
+// Try always reports false: an operation that could be done at once is done by
+// the next Wait, together with all others, for less than a system call.
+func (b *Backend) Try(*backend.Op) (backend.Result, bool) { return backend.Result{}, false }
+
+// Cancel asks for op to end soon.
+func (b *Backend) Cancel(op *backend.Op) {
+	if !op.InFlight() || op.Code == backend.OpClose || b.phase != enabled {
+		return
+	}
+	op.State.CancelRequested = true
+	b.cancel(op.State.Slot)
+}
+
+func (b *Backend) cancel(idx uint32) {
+	s := &b.slots.tab[idx]
+	if s.cancelled {
+		return
+	}
+	s.cancelled = true
+	switch s.op.State.Phase {
+	case backend.Queued:
+		b.dequeue(&b.fds[s.op.FD], s.op)
+		b.later(idx, -int32(syscall.ECANCELED))
+	case backend.Armed:
+		b.prepCancel(idx)
+	}
+}
+
+// Wait submits and waits in one system call, and in none if there is nothing
+// to submit, nothing to wait for and nothing that the kernel holds back.
+func (b *Backend) Wait(timeout time.Duration) error {
+	if b.phase != enabled && b.phase != draining {
+		return fmt.Errorf("io_uring backend: Wait: %w", backend.ErrClosed)
+	}
+	b.takeBack()
+	b.startCloses()
+	var start time.Time
+	if timeout > 0 {
+		start = time.Now()
+	}
+	for left := timeout; ; {
+		woken, err := b.enter(left)
+		b.skipInternal()
+		if err != nil {
+			return err
+		}
+		if woken || left == 0 || b.doneHead < len(b.done) || b.ring.ready() {
+			break
+		}
+		if timeout > 0 {
+			left = max(0, timeout-time.Since(start))
+		}
+	}
+	b.doneEnd, b.cqEnd = len(b.done), atomic.LoadUint32(b.ring.cqTail)
+	return nil
+}
+
+// enter makes at most one system call, one that sleeps only if nothing is
+// there and nobody has called Wake.
+func (b *Backend) enter(timeout time.Duration) (woken bool, err error) {
+	if len(b.ring.stash) > 0 {
+		b.ring.unstash()
+	}
+	sleep := timeout != 0 && b.doneHead == len(b.done) && len(b.ring.stash) == 0 && !b.ring.ready() &&
+		b.waker.state.CompareAndSwap(awake, asleep)
+	var errno syscall.Errno
+	if sleep {
+		errno = b.ring.wait(timeout)
+	} else {
+		errno = b.ring.poll()
+	}
+	woken = b.waker.rest()
+	b.forgetCloses()
+	switch errno {
+	case 0, syscall.EINTR, syscall.ETIME, syscall.EAGAIN, syscall.EBUSY:
+		return woken, nil
+	}
+	return woken, os.NewSyscallError("io_uring_enter", errno)
+}
+
+// skipInternal acts on the completions at the head of the queue that no
+// receiver hears of, so that they do not end a Wait.
+func (b *Backend) skipInternal() {
+	for b.ring.ready() {
+		c := *b.ring.at(b.ring.head)
+		if c.UserData()>>56 == kindOp {
+			return
+		}
+		b.ring.head++
+		b.internal(c.UserData(), c.Result(), c.Flags())
+	}
+}
+
+// Dispatch delivers the completions that the last Wait found.
+func (b *Backend) Dispatch() {
+	b.takeBack()
+	for b.doneHead < b.doneEnd {
+		idx := b.done[b.doneHead]
+		b.doneHead++
+		res := b.slots.tab[idx].op.State.Res
+		if res < 0 {
+			b.finish(idx, failure(syscall.Errno(-res)))
+		} else {
+			b.finish(idx, backend.Result{N: int(res)})
+		}
+	}
+	if b.doneHead == len(b.done) {
+		b.done, b.doneHead, b.doneEnd = b.done[:0], 0, 0
+	}
+	for b.ring.head != b.cqEnd {
+		c := *b.ring.at(b.ring.head)
+		b.ring.head++
+		b.complete(c)
+	}
+}
+
+// Wake makes the running or the next Wait return.
+func (b *Backend) Wake() { b.waker.wake() }
+
+// InFlight returns the number of operations in flight.
+func (b *Backend) InFlight() int { return b.slots.inUse }
+
+// Close cancels every operation, delivers the completions and releases the
+// ring. It waits for operations that cannot be interrupted.
+func (b *Backend) Close() error {
+	switch b.phase {
+	case closed:
+		return nil
+	case enabled:
+		b.phase = draining
+		for i := range b.slots.tab {
+			if op := b.slots.tab[i].op; op != nil && op.Code != backend.OpClose {
+				b.cancel(uint32(i))
+			}
+		}
+	}
+	if b.phase == draining {
+		for b.InFlight() > 0 {
+			if err := b.Wait(-1); err != nil {
+				return err
+			}
+			b.Dispatch()
+		}
+	}
+	b.phase = closed
+	return b.release()
+}
+
+// release gives everything back to the kernel, the ring first, because it
+// uses the memory.
+func (b *Backend) release() error {
+	if b.waker != nil {
+		b.waker.close()
+	}
+	err := b.ring.close()
+	b.arena.close()
+	if b.bufs != nil {
+		b.bufs.close()
+	}
+	if b.own != nil {
+		unix.Munmap(b.own)
+	}
+	return err
+}

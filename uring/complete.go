@@ -1,0 +1,198 @@
+package uring
+
+import (
+	"syscall"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// complete acts on one completion of the kernel.
+func (b *Backend) complete(c cqe) {
+	ud, res, flags := c.UserData(), c.Result(), c.Flags()
+	if ud>>56 != kindOp {
+		b.internal(ud, res, flags)
+		return
+	}
+	idx := b.slots.find(ud)
+	switch {
+	case idx == 0:
+		if flags&cqeBuffer != 0 {
+			b.bufs.put(uint16(flags >> cqeBufferShift))
+		}
+	case b.slots.tab[idx].stage == stagePoll:
+		b.ready(idx, res)
+	case res < 0:
+		b.failed(idx, -res)
+	default:
+		b.succeeded(idx, res, flags)
+	}
+}
+
+// internal acts on a completion that no receiver hears of.
+func (b *Backend) internal(ud uint64, res int32, flags uint32) {
+	switch ud >> 56 {
+	case kindWake:
+		if flags&cqeMore == 0 {
+			b.watchWaker()
+		}
+	case kindCancel:
+		// Not found, yet still in flight: the kernel had it in its hands just
+		// then. If it has completed meanwhile, the next answer finds it gone.
+		if idx := b.slots.find(ud); idx != 0 && res == -int32(syscall.ENOENT) && b.slots.tab[idx].op.State.Phase == backend.Armed {
+			b.prepCancel(idx)
+		}
+	}
+}
+
+// ready goes on with an operation that waited for its descriptor.
+func (b *Backend) ready(idx uint32, res int32) {
+	s := &b.slots.tab[idx]
+	switch {
+	case s.cancelled:
+		b.finish(idx, failure(syscall.ECANCELED))
+	case res < 0:
+		b.finish(idx, failure(syscall.Errno(-res)))
+	case s.op.Code == backend.OpSendfile:
+		b.sendfile(idx)
+	case s.op.Code == backend.OpWaitID:
+		b.waitReady(idx)
+	case b.readyFirst(s.op):
+		b.recvReady(idx)
+	default:
+		b.prep(idx)
+	}
+}
+
+// failed acts on an error: most end the operation, some only mean to try
+// again.
+func (b *Backend) failed(idx uint32, res int32) {
+	s := &b.slots.tab[idx]
+	op := s.op
+	errno := syscall.Errno(res)
+	switch {
+	case errno == syscall.EINTR && s.cancelled:
+		errno = syscall.ECANCELED
+	case errno == syscall.EINTR && op.Code != backend.OpClose:
+		b.rearm(idx)
+		return
+	case errno == syscall.ENOBUFS && op.Code == backend.OpRecv && op.Buf == nil:
+		// Every buffer is with a completion not yet dispatched. They are back
+		// when the new entry reaches the kernel, in the next Wait.
+		b.bufs.grow(2 * b.bufs.given)
+		b.rearm(idx)
+		return
+	case errno == syscall.EAGAIN && (op.Input() || op.Output() && op.Code != backend.OpConnect ||
+		op.Code == backend.OpRead || op.Code == backend.OpWrite || op.Code == backend.OpWaitID):
+		if s.cancelled {
+			errno = syscall.ECANCELED
+			break
+		}
+		b.prepReady(idx)
+		return
+	}
+	b.finish(idx, failure(errno))
+}
+
+// succeeded acts on a result.
+func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
+	s := &b.slots.tab[idx]
+	op := s.op
+	r := backend.Result{N: int(res)}
+	switch op.Code {
+	case backend.OpRecv:
+		if op.Buf == nil {
+			b.recvProvided(idx, int(res), flags)
+			return
+		}
+	case backend.OpAccept, backend.OpPoll:
+		if op.Flags&backend.Multishot != 0 {
+			if flags&cqeMore == 0 {
+				b.rearm(idx)
+			}
+			r.More = true
+			op.Receiver.Complete(op, r)
+			return
+		}
+		if s.aux != nil {
+			a := (*auxAddr)(s.aux)
+			op.Ext.Addr.Raw, op.Ext.Addr.Len = a.raw, min(a.len, backend.AddrCap)
+		}
+	case backend.OpRecvMsg:
+		m := (*auxMsg)(s.aux)
+		op.Ext.Addr.Raw, op.Ext.Addr.Len = m.raw, min(m.hdr.Namelen, backend.AddrCap)
+	case backend.OpWaitID:
+		op.Ext.Child = (*auxSiginfo)(s.aux).child()
+	}
+	b.finish(idx, r)
+}
+
+// recvProvided delivers what a recv put into a provided buffer.
+func (b *Backend) recvProvided(idx uint32, n int, flags uint32) {
+	op := b.slots.tab[idx].op
+	r := backend.Result{N: n}
+	if flags&cqeBuffer != 0 {
+		b.lent = int32(flags>>cqeBufferShift) + 1
+		r.Data = b.bufs.data(uint16(flags>>cqeBufferShift), n)
+	}
+	if op.Flags&backend.Multishot != 0 && n > 0 {
+		if flags&cqeMore == 0 {
+			b.rearm(idx)
+		}
+		b.received(op, r.Data)
+	} else {
+		b.finish(idx, r)
+	}
+	b.takeBack()
+}
+
+// received delivers data of a multishot recv that goes on.
+func (b *Backend) received(op *backend.Op, data []byte) {
+	op.Receiver.Complete(op, backend.Result{Data: data, N: len(data), More: true})
+}
+
+// takeBack gives the buffer that was lent to a receiver to the kernel again.
+func (b *Backend) takeBack() {
+	if b.lent != 0 {
+		bid := uint16(b.lent - 1)
+		b.lent = 0
+		b.bufs.put(bid)
+	}
+}
+
+// rearm starts an operation anew that the kernel ended of its own accord, or
+// ends it if it was cancelled meanwhile.
+func (b *Backend) rearm(idx uint32) {
+	s := &b.slots.tab[idx]
+	switch {
+	case s.cancelled:
+		b.later(idx, -int32(syscall.ECANCELED))
+	case b.readyFirst(s.op):
+		b.prepReady(idx)
+	default:
+		b.prep(idx)
+	}
+}
+
+// later keeps a result that is known without the kernel for the next Dispatch.
+func (b *Backend) later(idx uint32, res int32) {
+	op := b.slots.tab[idx].op
+	op.State.Phase, op.State.Res = backend.Done, res
+	b.done = append(b.done, idx)
+}
+
+// finish delivers the terminal completion of a slot and frees it. Everything
+// is in order before the receiver is called, so that its panic may pass.
+func (b *Backend) finish(idx uint32, r backend.Result) {
+	s := &b.slots.tab[idx]
+	op := s.op
+	b.pins.drop(s.pins)
+	if s.aux != nil {
+		b.arena.put(s.aux, s.auxClass)
+	}
+	b.unlink(idx)
+	b.slots.release(idx)
+	op.State.Phase = backend.Idle
+	op.Receiver.Complete(op, r)
+}
+
+func failure(errno syscall.Errno) backend.Result { return backend.Result{Errno: errno} }

@@ -1,0 +1,21 @@
+// Package uring performs the operations of package backend with io_uring(7).
+//
+// One ring belongs to one thread. Submit writes a submission queue entry into
+// memory shared with the kernel; Wait is the one system call, which hands over
+// the entries and waits for completions; Dispatch reads the completions and
+// tells the receivers. The user data of an entry is the number of a slot and
+// its generation, never a pointer: a completion that comes for a slot in its
+// next life is dropped.
+//
+// io_uring itself keeps no order between two operations on one descriptor, so
+// the backend does: per descriptor and direction only the first operation is
+// with the kernel, the others queue behind it.
+//
+// It works on Linux 6.1 and newer. [Available] says why it cannot be used
+// where it cannot, and [Backend.Features] which of the newer abilities of the
+// kernel are in use and why not the others. The descriptor of a sendfile must
+// be non-blocking, because that one operation is a plain system call.
+//
+// A reader starts with backend.go; from there, prep.go is what each operation
+// looks like to the kernel and complete.go what its completion means.
+package uring

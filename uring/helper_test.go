@@ -1,0 +1,113 @@
+package uring
+
+import (
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// open returns an enabled backend on this goroutine's locked thread.
+func open(t testing.TB, o *Options) *Backend {
+	t.Helper()
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	b, err := New(o)
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	if err := b.Enable(); err != nil {
+		t.Fatalf("Enable: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return b
+}
+
+// run waits and dispatches until done reports true.
+func run(t testing.TB, b *Backend, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(end) {
+			t.Fatal("nothing more happened for 20 s")
+		}
+		if err := b.Wait(time.Second); err != nil {
+			t.Fatalf("Wait: %v", err)
+		}
+		b.Dispatch()
+	}
+}
+
+// probeOp is an operation that keeps what it was told.
+type probeOp struct {
+	backend.Op
+	got  []backend.Result
+	data []byte
+	hook func(r backend.Result)
+}
+
+func (p *probeOp) Complete(_ *backend.Op, r backend.Result) {
+	p.data = append(p.data, r.Data...)
+	r.Data = nil
+	p.got = append(p.got, r)
+	if p.hook != nil {
+		p.hook(r)
+	}
+}
+
+func newOp(op backend.Op) *probeOp {
+	p := &probeOp{Op: op}
+	p.Receiver = p
+	return p
+}
+
+// ended reports whether the terminal completion has come.
+func (p *probeOp) ended() bool { return len(p.got) > 0 && !p.got[len(p.got)-1].More }
+
+// last is the newest completion.
+func (p *probeOp) last() backend.Result { return p.got[len(p.got)-1] }
+
+func submit(t testing.TB, b *Backend, ops ...*probeOp) {
+	t.Helper()
+	for _, op := range ops {
+		if err := b.Submit(&op.Op); err != nil {
+			t.Fatalf("Submit: %v", err)
+		}
+	}
+}
+
+// pair returns a connected pair of non-blocking sockets.
+func pair(t testing.TB, typ int) (int32, int32) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+	})
+	return int32(fds[0]), int32(fds[1])
+}
+
+func write(t testing.TB, fd int32, p []byte) {
+	t.Helper()
+	if n, err := unix.Write(int(fd), p); n != len(p) || err != nil {
+		t.Fatalf("write of %d bytes: %d, %v", len(p), n, err)
+	}
+}
+
+func TestMain(m *testing.M) {
+	if err := Available(); err != nil {
+		println("the tests of package uring need io_uring:", err.Error())
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}

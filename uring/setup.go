@@ -1,0 +1,118 @@
+package uring
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+
+	sys "github.com/iceber/iouring-go/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// setupFlag is a flag of io_uring_setup(2) that the backend can do without.
+type setupFlag struct {
+	feature string
+	bit     uint32
+	// with holds the flags that make no sense once this one is missing.
+	with uint32
+}
+
+// setupLadder lists the optional flags, newest first: the order in which they
+// are given up when the kernel knows one of them not.
+var setupLadder = []setupFlag{
+	{NoSQArray, setupNoSQArray, 0},
+	{DeferTaskrun, setupDeferTaskrun, 0},
+	{SingleIssuer, setupSingleIssuer, setupDeferTaskrun},
+	{TaskrunFlag, sys.IORING_SETUP_TASKRUN_FLAG, 0},
+	{CoopTaskrun, sys.IORING_SETUP_COOP_TASKRUN, 0},
+	{SubmitAll, sys.IORING_SETUP_SUBMIT_ALL, 0},
+}
+
+// setupResult is what the ladder reached.
+type setupResult struct {
+	fd     int
+	params sys.IOURingParams
+	// missing says for each feature of the ladder that is not in use, why.
+	missing map[string]error
+}
+
+// setup creates a disabled ring with as many of the optional flags as the
+// kernel takes; those that refuse names are not even asked for.
+func setup(sq, cq uint32, refuse func(feature string) error) (setupResult, error) {
+	r := setupResult{missing: map[string]error{}}
+	flags := uint32(sys.IORING_SETUP_R_DISABLED | sys.IORING_SETUP_CQSIZE | sys.IORING_SETUP_CLAMP)
+	for _, f := range setupLadder {
+		flags |= f.bit
+	}
+	for _, f := range setupLadder {
+		if err := refuse(f.feature); err != nil {
+			flags = r.giveUp(flags, f, err)
+		}
+	}
+	for next := 0; ; {
+		r.params = sys.IOURingParams{Flags: consistent(flags, r.missing), CQEntries: cq}
+		fd, errno := ioUringSetup(sq, &r.params)
+		if errno == 0 {
+			r.fd = fd
+			return r, nil
+		}
+		for next < len(setupLadder) && flags&setupLadder[next].bit == 0 {
+			next++
+		}
+		if errno != syscall.EINVAL || next == len(setupLadder) {
+			return r, os.NewSyscallError("io_uring_setup", errno)
+		}
+		flags = r.giveUp(flags, setupLadder[next], os.NewSyscallError("io_uring_setup", errno))
+	}
+}
+
+// giveUp returns flags without f and what depends on it, and keeps the reason.
+func (r *setupResult) giveUp(flags uint32, f setupFlag, why error) uint32 {
+	for _, g := range setupLadder {
+		if g.bit == f.bit && flags&g.bit != 0 {
+			r.missing[g.feature] = why
+		} else if g.bit&f.with != 0 && flags&g.bit != 0 {
+			r.missing[g.feature] = fmt.Errorf("it needs %s: %w", f.feature, why)
+		}
+	}
+	return flags &^ (f.bit | f.with)
+}
+
+// consistent drops TASKRUN_FLAG if nothing is left that it could report on.
+func consistent(flags uint32, missing map[string]error) uint32 {
+	if flags&(setupDeferTaskrun|sys.IORING_SETUP_COOP_TASKRUN) == 0 && flags&sys.IORING_SETUP_TASKRUN_FLAG != 0 {
+		flags &^= sys.IORING_SETUP_TASKRUN_FLAG
+		missing[TaskrunFlag] = fmt.Errorf("it needs %s or %s", DeferTaskrun, CoopTaskrun)
+	}
+	return flags
+}
+
+func ioUringSetup(entries uint32, p *sys.IOURingParams) (int, syscall.Errno) {
+	fd, _, errno := syscall.Syscall(sys.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(p)), 0)
+	return int(fd), errno
+}
+
+// register calls io_uring_register(2) and returns its result.
+func register(fd int, op uintptr, arg unsafe.Pointer, n uintptr) (int, error) {
+	for {
+		r, _, errno := syscall.Syscall6(sys.SYS_IO_URING_REGISTER, uintptr(fd), op, uintptr(arg), n, 0, 0)
+		switch errno {
+		case 0:
+			return int(r), nil
+		case syscall.EINTR:
+		default:
+			return 0, os.NewSyscallError("io_uring_register", errno)
+		}
+	}
+}
+
+// mmapAnon returns n bytes of zeroed memory outside the Go heap. Pages that
+// are never touched cost nothing.
+func mmapAnon(n int) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("mmap of %d bytes: %w", n, err)
+	}
+	return b, nil
+}
