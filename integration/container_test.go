@@ -22,7 +22,10 @@ type container struct {
 	seccomp string
 	// network is its network, and empty for a loopback interface only.
 	network string
-	env     []string
+	// unprivileged takes away root, every capability and all but 64 KiB of
+	// locked memory.
+	unprivileged bool
+	env          []string
 }
 
 // with returns the same container with one more variable in its environment.
@@ -33,13 +36,18 @@ func (c container) with(env string) container {
 
 // command returns the command that runs args in a new container.
 func (c container) command(ctx context.Context, name, dir string, args ...string) *exec.Cmd {
-	network := c.network
-	if network == "" {
-		network = "none"
+	docker := []string{"run", "--rm", "--name", name, "--tmpfs", "/tmp:exec", "--workdir", dir}
+	if c.network != "" {
+		docker = append(docker, "--network", c.network)
+	} else {
+		// The engine takes the IPv6 address from the loopback interface.
+		docker = append(docker, "--network", "none", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0")
 	}
-	docker := []string{"run", "--rm", "--name", name, "--network", network, "--tmpfs", "/tmp:exec", "--workdir", dir}
 	if c.seccomp != "" {
 		docker = append(docker, "--security-opt", "seccomp="+c.seccomp)
+	}
+	if c.unprivileged {
+		docker = append(docker, "--user", "65534:65534", "--cap-drop", "ALL", "--ulimit", "memlock=65536:65536")
 	}
 	for _, v := range c.env {
 		docker = append(docker, "--env", v)

@@ -25,6 +25,7 @@ func TestContainers(t *testing.T) {
 		refused bool
 	}{
 		{"default profile", container{image: image}, []syscall.Errno{syscall.EPERM, syscall.ENOSYS}, false},
+		{"default profile, unprivileged", container{image: image, unprivileged: true}, []syscall.Errno{syscall.EPERM, syscall.ENOSYS}, false},
 		{"EPERM", container{image: image, seccomp: "testdata/seccomp-EPERM.json"}, []syscall.Errno{syscall.EPERM}, true},
 		{"ENOSYS", container{image: image, seccomp: "testdata/seccomp-ENOSYS.json"}, []syscall.Errno{syscall.ENOSYS}, true},
 	} {

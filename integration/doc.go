@@ -5,8 +5,8 @@
 // ci/containers and ci/kernels, which install what they need:
 //
 //	TestContainers  test binaries, doctor and file server in FROM scratch images,
-//	                under the engine's default seccomp profile and under
-//	                profiles that answer io_uring with EPERM and ENOSYS
+//	                under the engine's default seccomp profile, also without
+//	                privileges, and under profiles that refuse io_uring
 //	TestKernels     the same binaries on other kernels, emulated by qemu, with
 //	                the program in vminit as init
 //
