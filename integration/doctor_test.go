@@ -4,6 +4,8 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -14,6 +16,17 @@ type doctorReport struct {
 	Container string `json:"container"`
 	Backend   string `json:"backend"`
 	Reason    string `json:"reason"`
+	Backends  []struct {
+		Name     string `json:"name"`
+		Works    bool   `json:"works"`
+		Features []struct {
+			Name    string `json:"name"`
+			Since   string `json:"since"`
+			InUse   bool   `json:"inUse"`
+			Reason  string `json:"reason"`
+			Instead string `json:"instead"`
+		} `json:"features"`
+	} `json:"backends"`
 }
 
 // parseDoctor decodes what ringloop doctor -json has printed.
@@ -68,4 +81,44 @@ func wantReason(t *testing.T, d doctorReport, refusal Refusal) {
 	if !refusal.Explains(d.Reason) {
 		t.Errorf("the reason is %q, want all of %q in it", d.Reason, refusal.Words)
 	}
+}
+
+// wantFeatures fails the test unless the backend works and each of its features
+// is either in use on a kernel that has it, or not in use for a stated reason.
+func wantFeatures(t *testing.T, d doctorReport, backend string) {
+	t.Helper()
+	for _, b := range d.Backends {
+		if b.Name != backend {
+			continue
+		}
+		if !b.Works {
+			t.Errorf("%s does not work", backend)
+		}
+		for _, f := range b.Features {
+			switch {
+			case f.InUse && older(t, d.Kernel, f.Since):
+				t.Errorf("%s: %s is said to be in use on %s, but came with %s", backend, f.Name, d.Kernel, f.Since)
+			case !f.InUse && (f.Reason == "" || f.Instead == ""):
+				t.Errorf("%s: %s is not in use because %q, instead: %q; want both", backend, f.Name, f.Reason, f.Instead)
+			case !f.InUse:
+				t.Logf("%s: %s is not in use: %s", backend, f.Name, f.Reason)
+			}
+		}
+		return
+	}
+	t.Errorf("doctor does not report on %s", backend)
+}
+
+// older reports whether a kernel release is older than a version such as "6.7".
+func older(t *testing.T, release, version string) bool {
+	t.Helper()
+	parse := func(s string) [2]int {
+		var v [2]int
+		if _, err := fmt.Sscanf(s, "%d.%d", &v[0], &v[1]); err != nil {
+			t.Fatalf("version %q: %v", s, err)
+		}
+		return v
+	}
+	a, b := parse(release), parse(version)
+	return slices.Compare(a[:], b[:]) < 0
 }

@@ -52,8 +52,10 @@ func bootSuites(t *testing.T, root, kernel string) {
 	}
 	results := boot(t, root, kernel, plan)
 	t.Run("doctor", func(t *testing.T) {
-		r := results["doctor"]
-		wantBackend(t, r.report(t), "io_uring")
+		d := results["doctor"].report(t)
+		wantBackend(t, d, "io_uring")
+		wantFeatures(t, d, "io_uring")
+		wantFeatures(t, d, "epoll")
 	})
 	for _, s := range Suites {
 		t.Run(s.Package, func(t *testing.T) {
