@@ -80,7 +80,7 @@ func New(o *Options) (*Backend, error) {
 // build creates the ring and what belongs to it.
 func build(opt Options, known map[string]error) (*Backend, error) {
 	refused := opt.refused()
-	s, err := setup(opt.SQEntries, opt.CQEntries, func(f string) error { return refused[f] })
+	s, err := setup(opt.SQEntries, opt.CQEntries, refused)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -110,4 +111,24 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// completion makes what the kernel would have posted.
+func completion(userData uint64, res int32, flags uint32) cqe {
+	raw := struct {
+		userData uint64
+		res      int32
+		flags    uint32
+	}{userData, res, flags}
+	return *(*cqe)(unsafe.Pointer(&raw))
+}
+
+// openFDs lists the process's descriptors.
+func openFDs(t testing.TB) []os.DirEntry {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }

@@ -69,7 +69,7 @@ func probe() (map[string]error, error) {
 	if release := kernelRelease(); tooOld(release) {
 		return nil, fmt.Errorf("kernel %s: %w", release, errTooOld)
 	}
-	s, err := setup(8, 32, func(string) error { return nil })
+	s, err := setup(8, 32, nil)
 	if err != nil {
 		return nil, err
 	}

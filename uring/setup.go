@@ -38,21 +38,26 @@ type setupResult struct {
 }
 
 // setup creates a disabled ring with as many of the optional flags as the
-// kernel takes; those that refuse names are not even asked for.
-func setup(sq, cq uint32, refuse func(feature string) error) (setupResult, error) {
+// kernel takes; those that refused names are not even asked for.
+func setup(sq, cq uint32, refused map[string]error) (setupResult, error) {
+	return climbDown(sq, cq, refused, ioUringSetup)
+}
+
+// climbDown is setup with the system call as an argument.
+func climbDown(sq, cq uint32, refused map[string]error, create func(uint32, *sys.IOURingParams) (int, syscall.Errno)) (setupResult, error) {
 	r := setupResult{missing: map[string]error{}}
 	flags := uint32(sys.IORING_SETUP_R_DISABLED | sys.IORING_SETUP_CQSIZE | sys.IORING_SETUP_CLAMP)
 	for _, f := range setupLadder {
 		flags |= f.bit
 	}
 	for _, f := range setupLadder {
-		if err := refuse(f.feature); err != nil {
+		if err := refused[f.feature]; err != nil {
 			flags = r.giveUp(flags, f, err)
 		}
 	}
 	for next := 0; ; {
 		r.params = sys.IOURingParams{Flags: consistent(flags, r.missing), CQEntries: cq}
-		fd, errno := ioUringSetup(sq, &r.params)
+		fd, errno := create(sq, &r.params)
 		if errno == 0 {
 			r.fd = fd
 			return r, nil

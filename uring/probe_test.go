@@ -1,0 +1,94 @@
+package uring
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+func TestHintNamesTheUsualCause(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		sysctl string
+		want   string
+	}{
+		{syscall.EPERM, "0", "seccomp"},
+		{syscall.EPERM, "", "seccomp"},
+		{syscall.EPERM, "1", "io_uring_group"},
+		{syscall.EPERM, "2", "io_uring_disabled is 2"},
+		{syscall.ENOSYS, "0", "built without"},
+		{syscall.ENOMEM, "0", "64 KiB"},
+		{syscall.EMFILE, "0", "ulimit -n"},
+		{fmt.Errorf("kernel 5.15: %w", errTooOld), "", "6.1"},
+	} {
+		if got := hint(c.err, c.sysctl, "64 KiB"); !strings.Contains(got, c.want) {
+			t.Errorf("hint for %v with sysctl %q: %q does not mention %q", c.err, c.sysctl, got, c.want)
+		}
+	}
+}
+
+func TestExplainKeepsTheKernelsAnswer(t *testing.T) {
+	err := explain(syscall.ENOSYS)
+	var u *backend.UnavailableError
+	if !errors.As(err, &u) || u.Backend != "io_uring" || !errors.Is(err, syscall.ENOSYS) {
+		t.Fatalf("%#v", err)
+	}
+}
+
+func TestOnlyKernelsBefore61AreTooOld(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.15.0-91-generic": true, "6.0.19": true, "4.19": true,
+		"6.1.0-18-cloud-amd64": false, "6.12.9": false, "7.0.0": false, "": false, "odd": false,
+	} {
+		if got := tooOld(release); got != want {
+			t.Errorf("tooOld(%q) = %v", release, got)
+		}
+	}
+}
+
+func TestOnlyShortagesAreProbedAgain(t *testing.T) {
+	for err, want := range map[error]bool{
+		explain(syscall.ENOMEM): true, explain(syscall.EMFILE): true,
+		explain(syscall.EPERM): false, explain(syscall.ENOSYS): false, nil: false,
+	} {
+		if got := passing(err); got != want {
+			t.Errorf("passing(%v) = %v", err, got)
+		}
+	}
+}
+
+func TestDisabledFeaturesAreReportedWithTheirReason(t *testing.T) {
+	for _, f := range featureList {
+		b, err := New(&Options{Disable: []string{f.Name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := b.Features().Lookup(f.Name)
+		if !ok || got.InUse || !errors.Is(got.Reason, errDisabled) {
+			t.Errorf("%s: %+v", f.Name, got)
+		}
+		for _, g := range b.Features().List {
+			if g.InUse == (g.Reason != nil) {
+				t.Errorf("without %s: %+v", f.Name, g)
+			}
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
+	for _, o := range []Options{
+		{Buffers: 3}, {Buffers: 1 << 16}, {Buffers: -1}, {BufferSize: -1},
+		{SQEntries: 64, CQEntries: 32}, {Disable: []string{"no-such-thing"}},
+	} {
+		if b, err := New(&o); !errors.Is(err, backend.ErrInvalid) {
+			t.Errorf("New(%+v): %v, %v", o, b, err)
+		}
+	}
+}

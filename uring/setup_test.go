@@ -1,0 +1,88 @@
+package uring
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+
+	sys "github.com/iceber/iouring-go/syscall"
+)
+
+// kernelWith answers like a kernel that knows only the given setup flags.
+func kernelWith(known uint32) func(uint32, *sys.IOURingParams) (int, syscall.Errno) {
+	return func(_ uint32, p *sys.IOURingParams) (int, syscall.Errno) {
+		const taskrun = sys.IORING_SETUP_TASKRUN_FLAG
+		switch {
+		case p.Flags&^known != 0,
+			p.Flags&setupDeferTaskrun != 0 && p.Flags&setupSingleIssuer == 0,
+			p.Flags&taskrun != 0 && p.Flags&(sys.IORING_SETUP_COOP_TASKRUN|setupDeferTaskrun) == 0:
+			return -1, syscall.EINVAL
+		}
+		return 3, 0
+	}
+}
+
+func TestSetupGivesUpExactlyTheFlagsTheKernelLacks(t *testing.T) {
+	const base = sys.IORING_SETUP_R_DISABLED | sys.IORING_SETUP_CQSIZE | sys.IORING_SETUP_CLAMP
+	known := uint32(base)
+	var lacking []string
+	for _, f := range setupLadder {
+		known |= f.bit
+	}
+	for _, f := range setupLadder {
+		if f.feature == CoopTaskrun {
+			continue // it came together with the flag before it
+		}
+		r, err := climbDown(8, 16, nil, kernelWith(known))
+		if err != nil {
+			t.Fatalf("flags %#x: %v", known, err)
+		}
+		if got, want := r.params.Flags, known&^unusable(known); got != want {
+			t.Errorf("kernel knows %#x: asked for %#x", want, got)
+		}
+		for _, name := range lacking {
+			if !errors.Is(r.missing[name], syscall.EINVAL) {
+				t.Errorf("kernel knows %#x: reason for no %s is %v", known, name, r.missing[name])
+			}
+		}
+		if len(r.missing) != len(lacking) {
+			t.Errorf("kernel knows %#x: missing %v, want %v", known, r.missing, lacking)
+		}
+		known &^= f.bit
+		lacking = append(lacking, f.feature)
+	}
+}
+
+// unusable returns the flag that has nothing to report on among known ones.
+func unusable(known uint32) uint32 {
+	if known&(sys.IORING_SETUP_COOP_TASKRUN|setupDeferTaskrun) == 0 {
+		return sys.IORING_SETUP_TASKRUN_FLAG
+	}
+	return 0
+}
+
+func TestSetupReportsARefusalAtOnce(t *testing.T) {
+	calls := 0
+	_, err := climbDown(8, 16, nil, func(uint32, *sys.IOURingParams) (int, syscall.Errno) {
+		calls++
+		return -1, syscall.EPERM
+	})
+	if !errors.Is(err, syscall.EPERM) || calls != 1 {
+		t.Fatalf("%d calls, %v", calls, err)
+	}
+}
+
+func TestSetupLeavesOutWhatBuildsOnADisabledFlag(t *testing.T) {
+	r, err := climbDown(8, 16, map[string]error{SingleIssuer: errDisabled, CoopTaskrun: errDisabled}, kernelWith(^uint32(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{SingleIssuer, DeferTaskrun, CoopTaskrun, TaskrunFlag} {
+		if r.missing[name] == nil {
+			t.Errorf("no reason for the missing %s", name)
+		}
+	}
+	if r.params.Flags&(setupDeferTaskrun|sys.IORING_SETUP_TASKRUN_FLAG) != 0 {
+		t.Errorf("flags %#x", r.params.Flags)
+	}
+}
