@@ -1,0 +1,23 @@
+// Package transport offers transports and protocols: connections as objects
+// that call back (asyncio's transports, protocols and servers).
+//
+// A protocol says what to do when a connection is made, when data arrives and
+// when the connection is lost; a transport sends, pauses and closes. Clients
+// are made by [CreateConnection] and [CreateUnixConnection], servers by
+// [CreateServer] and [CreateUnixServer]. They take the running coroutine, so
+// they are called from a task; everything after that is callbacks on the
+// loop's thread.
+//
+// # Buffers
+//
+// What DataReceived gets is borrowed from the backend until it returns; what
+// Write gets is copied before it returns. Neither allocates. What is written in
+// one turn of the loop is sent at the end of the turn, with one operation.
+//
+// # Flow control
+//
+// A transport never blocks and never refuses data. It calls PauseWriting when
+// strictly more than the high water mark is buffered, and ResumeWriting when
+// the low water mark or less is left. In the other direction, PauseReading
+// makes the peer wait.
+package transport
