@@ -30,7 +30,7 @@ type Backend struct {
 	// before doneHead are delivered.
 	done     []uint32
 	doneHead int
-	// Dispatch delivers up to here: what the last Wait found.
+	// doneEnd and cqEnd are how far Dispatch delivers: what the last Wait found.
 	doneEnd int
 	cqEnd   uint32
 
@@ -38,7 +38,7 @@ type Backend struct {
 	closing  []uint32 // those whose entry is written but not yet taken
 
 	use      abilities
-	features backend.Features
+	features atomic.Pointer[backend.Features]
 	phase    phase
 }
 
@@ -121,7 +121,7 @@ func build(opt Options, known map[string]error) (*Backend, error) {
 func (b *Backend) Name() string { return "io_uring" }
 
 // Features reports what of the kernel's abilities is in use.
-func (b *Backend) Features() backend.Features { return b.features }
+func (b *Backend) Features() backend.Features { return *b.features.Load() }
 
 // Enable binds the ring to the calling thread.
 func (b *Backend) Enable() error {
@@ -133,7 +133,7 @@ func (b *Backend) Enable() error {
 	}
 	if b.use.registeredRing {
 		if err := b.ring.registerFD(); err != nil {
-			b.use.registeredRing = false
+			b.lose(RegisteredRing, err)
 		}
 	}
 	b.phase = enabled
@@ -236,6 +236,10 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	}
 	b.takeBack()
 	b.startCloses()
+	if b.doneHead > 0 {
+		b.done = b.done[:copy(b.done, b.done[b.doneHead:])]
+		b.doneHead = 0
+	}
 	var start time.Time
 	if timeout > 0 {
 		start = time.Now()
@@ -305,9 +309,6 @@ func (b *Backend) Dispatch() {
 		} else {
 			b.finish(idx, backend.Result{N: int(res)})
 		}
-	}
-	if b.doneHead == len(b.done) {
-		b.done, b.doneHead, b.doneEnd = b.done[:0], 0, 0
 	}
 	for b.ring.head != b.cqEnd {
 		c := *b.ring.at(b.ring.head)

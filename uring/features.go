@@ -30,7 +30,7 @@ var featureList = []backend.Feature{
 	{Name: DeferTaskrun, Since: "6.1", Instead: "completions are posted whenever the thread enters the kernel"},
 	{Name: SingleIssuer, Since: "6.0", Instead: "the kernel expects submissions from any thread"},
 	{Name: CoopTaskrun, Since: "5.19", Instead: "the kernel interrupts the thread to post completions"},
-	{Name: TaskrunFlag, Since: "5.19", Instead: "completions held back are seen by the next wait"},
+	{Name: TaskrunFlag, Since: "5.19", Instead: "every wait enters the kernel"},
 	{Name: SubmitAll, Since: "5.18", Instead: "a refused entry ends a batch, and the next call goes on behind it"},
 	{Name: NoSQArray, Since: "6.6", Instead: "entries are submitted through an index array"},
 	{Name: RegisteredRing, Since: "5.18", Instead: "the kernel looks up the ring's descriptor on every call"},
@@ -113,17 +113,30 @@ func (o *Options) refused() map[string]error {
 	return m
 }
 
+// lose notes that a feature turned out not to work.
+func (b *Backend) lose(name string, why error) {
+	fs := *b.features.Load()
+	fs.List = slices.Clone(fs.List)
+	for i := range fs.List {
+		if fs.List[i].Name == name {
+			fs.List[i].InUse, fs.List[i].Reason = false, why
+		}
+	}
+	b.features.Store(&fs)
+}
+
 // setFeatures fixes what is used, from the reasons for what is not.
 func (b *Backend) setFeatures(missing map[string]error) {
 	if why := missing[ProvidedBuffers]; why != nil && missing[MultishotRecv] == nil {
 		missing[MultishotRecv] = fmt.Errorf("it needs %s: %w", ProvidedBuffers, why)
 	}
-	b.features = backend.Features{Backend: b.Name(), List: slices.Clone(featureList)}
-	for i := range b.features.List {
-		f := &b.features.List[i]
+	fs := &backend.Features{Backend: b.Name(), List: slices.Clone(featureList)}
+	for i := range fs.List {
+		f := &fs.List[i]
 		f.Reason = missing[f.Name]
 		f.InUse = f.Reason == nil
 	}
+	b.features.Store(fs)
 	b.use = abilities{
 		registeredRing:  missing[RegisteredRing] == nil,
 		multishotAccept: missing[MultishotAccept] == nil,

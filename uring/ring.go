@@ -193,9 +193,11 @@ func (r *ring) flush() syscall.Errno {
 }
 
 // poll submits and makes the kernel post what it has, without waiting. It
-// makes no system call if there is nothing to submit and nothing to post.
+// makes no system call if there is nothing to submit and the kernel says that
+// it has nothing to post.
 func (r *ring) poll() syscall.Errno {
-	if r.pending() == 0 && atomic.LoadUint32(r.sqFlags)&(sqTaskrun|sys.IORING_SQ_CQ_OVERFLOW) == 0 {
+	if r.pending() == 0 && r.setup&sys.IORING_SETUP_TASKRUN_FLAG != 0 &&
+		atomic.LoadUint32(r.sqFlags)&(sqTaskrun|sys.IORING_SQ_CQ_OVERFLOW) == 0 {
 		return 0
 	}
 	r.publish()
