@@ -22,10 +22,11 @@ type container struct {
 	seccomp string
 	// network is its network, and empty for a loopback interface only.
 	network string
-	// unprivileged takes away root, every capability and all but 64 KiB of
-	// locked memory.
+	// unprivileged takes away root and every capability.
 	unprivileged bool
-	env          []string
+	// memlock is the limit on locked memory in bytes, and empty for the engine's.
+	memlock string
+	env     []string
 }
 
 // with returns the same container with one more variable in its environment.
@@ -47,7 +48,10 @@ func (c container) command(ctx context.Context, name, dir string, args ...string
 		docker = append(docker, "--security-opt", "seccomp="+c.seccomp)
 	}
 	if c.unprivileged {
-		docker = append(docker, "--user", "65534:65534", "--cap-drop", "ALL", "--ulimit", "memlock=65536:65536")
+		docker = append(docker, "--user", "65534:65534", "--cap-drop", "ALL")
+	}
+	if c.memlock != "" {
+		docker = append(docker, "--ulimit", "memlock="+c.memlock)
 	}
 	for _, v := range c.env {
 		docker = append(docker, "--env", v)

@@ -5,10 +5,43 @@ package integration
 import (
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 )
+
+// How a container may refuse io_uring.
+var (
+	byEPERM   = Refusal{Words: []string{"operation not permitted", "seccomp"}}
+	byENOSYS  = Refusal{Words: []string{"function not implemented", "seccomp"}}
+	byMemlock = Refusal{Words: []string{"cannot allocate memory", "RLIMIT_MEMLOCK"}}
+)
+
+// containerCase is a kind of container and what to expect of it.
+type containerCase struct {
+	name  string
+	where container
+	// refusals are the ways in which io_uring may be refused there.
+	refusals []Refusal
+	// refused says that it is refused there for certain.
+	refused bool
+	// noSuites leaves the suites out, where there is not enough of something
+	// for their many rings.
+	noSuites bool
+}
+
+// containerCases lists the kinds of containers.
+func containerCases() []containerCase {
+	// What the engine's default profile does depends on the engine's version,
+	// and whether rings count as locked memory on the kernel's.
+	byDefault := []Refusal{byEPERM, byENOSYS}
+	return []containerCase{
+		{name: "default profile", refusals: byDefault},
+		{name: "unprivileged", where: container{unprivileged: true}, refusals: byDefault},
+		{name: "little locked memory", where: container{unprivileged: true, memlock: "65536"}, refusals: append(byDefault, byMemlock), noSuites: true},
+		{name: "EPERM", where: container{seccomp: "testdata/seccomp-EPERM.json"}, refusals: []Refusal{byEPERM}, refused: true},
+		{name: "ENOSYS", where: container{seccomp: "testdata/seccomp-ENOSYS.json"}, refusals: []Refusal{byENOSYS}, refused: true},
+	}
+}
 
 // TestContainers runs everything in containers made FROM scratch, under the
 // engine's default seccomp profile and under profiles that refuse io_uring.
@@ -17,36 +50,29 @@ func TestContainers(t *testing.T) {
 	root := buildTree(t)
 	www := fillRoot(t, filepath.Join(root, "www"))
 	image := buildImage(t, root)
-	for _, p := range []struct {
-		name  string
-		where container
-		// errnos are what io_uring_setup may answer there, if it is refused.
-		errnos  []syscall.Errno
-		refused bool
-	}{
-		{"default profile", container{image: image}, []syscall.Errno{syscall.EPERM, syscall.ENOSYS}, false},
-		{"default profile, unprivileged", container{image: image, unprivileged: true}, []syscall.Errno{syscall.EPERM, syscall.ENOSYS}, false},
-		{"EPERM", container{image: image, seccomp: "testdata/seccomp-EPERM.json"}, []syscall.Errno{syscall.EPERM}, true},
-		{"ENOSYS", container{image: image, seccomp: "testdata/seccomp-ENOSYS.json"}, []syscall.Errno{syscall.ENOSYS}, true},
-	} {
-		t.Run(p.name, func(t *testing.T) {
-			refusal := examineContainer(t, p.where, p.errnos, p.refused)
-			for _, s := range Suites {
-				t.Run(s.Package, func(t *testing.T) { p.where.runSuite(t, s, refusal) })
+	for _, c := range containerCases() {
+		c.where.image = image
+		t.Run(c.name, func(t *testing.T) {
+			refusal := c.examine(t)
+			t.Run("fileserver", func(t *testing.T) { c.where.serveFiles(t, www, refusal) })
+			if refusal.Happens() {
+				t.Run("fileserver forced", func(t *testing.T) { c.where.refuseToServe(t, refusal) })
 			}
-			t.Run("fileserver", func(t *testing.T) { p.where.serveFiles(t, www, refusal) })
-			if len(refusal.Words) > 0 {
-				t.Run("fileserver forced", func(t *testing.T) { p.where.refuseToServe(t, refusal) })
+			if c.noSuites {
+				return
+			}
+			for _, s := range Suites {
+				t.Run(s.Package, func(t *testing.T) { c.where.runSuite(t, s, refusal) })
 			}
 		})
 	}
 }
 
-// examineContainer asks doctor whether io_uring is refused in the container and
-// checks what it says. It returns the refusal.
-func examineContainer(t *testing.T, c container, errnos []syscall.Errno, refused bool) Refusal {
+// examine asks doctor whether io_uring is refused in the container, checks what
+// it says, and returns the refusal.
+func (c containerCase) examine(t *testing.T) Refusal {
 	t.Helper()
-	out, exit := c.run(t, "/", time.Minute, Program("cmd/ringloop"), "doctor", "-json")
+	out, exit := c.where.run(t, "/", time.Minute, Program("cmd/ringloop"), "doctor", "-json")
 	d := parseDoctor(t, out)
 	if exit != 0 {
 		t.Errorf("doctor ended with status %d, want 0", exit)
@@ -54,26 +80,18 @@ func examineContainer(t *testing.T, c container, errnos []syscall.Errno, refused
 	if d.Container != "docker" {
 		t.Errorf("doctor takes the container for %q, want docker", d.Container)
 	}
-	if !refused && d.Backend == "io_uring" {
+	wantFeatures(t, d, "epoll")
+	if !c.refused && d.Backend == "io_uring" {
+		wantFeatures(t, d, "io_uring")
 		return Refusal{}
 	}
-	refusal := refusalOf(d, errnos)
+	i := slices.IndexFunc(c.refusals, func(r Refusal) bool { return r.Explains(d.Reason) })
+	refusal := c.refusals[max(i, 0)]
 	wantRefused(t, d, refusal)
-	forced := c.with("RINGLOOP_BACKEND=io_uring")
+	forced := c.where.with("RINGLOOP_BACKEND=io_uring")
 	out, exit = forced.run(t, "/", time.Minute, Program("cmd/ringloop"), "doctor", "-json")
 	wantForcedRefused(t, parseDoctor(t, out), exit, refusal)
 	return refusal
-}
-
-// refusalOf returns the refusal by one of the errnos that doctor names, or the
-// first if it names none.
-func refusalOf(d doctorReport, errnos []syscall.Errno) Refusal {
-	refusals := make([]Refusal, len(errnos))
-	for i, e := range errnos {
-		refusals[i] = Refusal{Words: []string{e.Error(), "seccomp"}}
-	}
-	i := slices.IndexFunc(refusals, func(r Refusal) bool { return r.Explains(d.Reason) })
-	return refusals[max(i, 0)]
 }
 
 // runSuite runs a suite's tests in the container.

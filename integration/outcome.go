@@ -30,6 +30,9 @@ type Refusal struct {
 	Words []string
 }
 
+// Happens reports whether io_uring is refused at all.
+func (r Refusal) Happens() bool { return len(r.Words) > 0 }
+
 // Explains reports whether the text gives this refusal as the reason.
 func (r Refusal) Explains(text string) bool {
 	for _, w := range r.Words {
@@ -37,7 +40,7 @@ func (r Refusal) Explains(text string) bool {
 			return false
 		}
 	}
-	return len(r.Words) > 0
+	return r.Happens()
 }
 
 // Judge counts the tests in the output of a test binary that was run with
