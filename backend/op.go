@@ -52,21 +52,25 @@ const (
 	// MSG_NOSIGNAL). See WaitAll.
 	OpSendMsg
 	// OpRead reads from FD into Buf at the file offset Off, or at the stream's
-	// position if Off is -1 (read(2), pread(2)).
+	// position if Off is -1 (read(2), pread(2)). Off must be -1 for a file that
+	// cannot seek.
 	OpRead
 	// OpWrite writes Buf to FD at the file offset Off, or at the stream's
-	// position if Off is -1 (write(2), pwrite(2)).
+	// position if Off is -1 (write(2), pwrite(2)). Off must be -1 for a file that
+	// cannot seek.
 	OpWrite
 	// OpPoll waits until one of the events in Arg (POLLIN, POLLOUT, POLLRDHUP,
-	// ...) is ready on FD, or POLLERR or POLLHUP (poll(2)). It fails with EPERM
-	// for files that cannot be polled, regular files and directories, as
-	// epoll_ctl(2) does. With Multishot it completes at least once for every
-	// new readiness (edge-triggered).
+	// ...) is ready on FD, or POLLERR or POLLHUP (poll(2)), and reports only
+	// those, also if others are ready. It fails with EPERM for files that cannot
+	// be polled, regular files and directories, as epoll_ctl(2) does. With
+	// Multishot it completes at least once for every new readiness
+	// (edge-triggered).
 	OpPoll
 	// OpSendfile sends up to Len bytes of the file FD2 from its offset Off to
 	// the socket FD (sendfile(2)). It completes as soon as some bytes were sent,
 	// with 0 if Off is at or past the end of the file. It does not use or move
-	// the position of FD2.
+	// the position of FD2. It may raise SIGPIPE, which a Go program ignores
+	// unless it asked for it.
 	OpSendfile
 	// OpShutdown shuts down FD (shutdown(2)); Arg is SHUT_RD, SHUT_WR or
 	// SHUT_RDWR.

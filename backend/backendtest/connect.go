@@ -1,0 +1,195 @@
+package backendtest
+
+import (
+	"path/filepath"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"golang.org/x/sys/unix"
+)
+
+func connectTests() []test {
+	return append(overListeners("connect", []acceptTest{
+		{"a listener is reached and data flows", connectReaches},
+		{"sends queued behind a connect go out after it", connectThenSend},
+		{"a second connect is EISCONN", connectTwice},
+		{"a hundred connects at once all succeed", connectMany},
+	}), single("connect", []test{
+		{name: "a closed port is ECONNREFUSED", fn: func(d *driver) { connectRefused(d, inet4) }},
+		{name: "a closed IPv6 port is ECONNREFUSED", fn: func(d *driver) { connectRefused(d, inet6) }},
+		{name: "a missing unix path is ENOENT", fn: connectNoPath},
+		{name: "a unix path without listener is ECONNREFUSED", fn: connectDeadPath},
+		{name: "a full unix backlog is EAGAIN or waits, and never hangs the backend", fn: connectUnixFull},
+		{name: "an unanswered connect waits until it is cancelled", fn: connectUnanswered},
+		{name: "an unanswered connect ends with the close of its descriptor", fn: connectUnansweredClose},
+		{name: "an address of the wrong family fails", fn: connectWrongFamily},
+		{name: "a datagram socket is connected at once", fn: connectDatagram},
+	})...)
+}
+
+func connectReaches(d *driver, k listenKind, l int) {
+	for i := range 10 {
+		c := d.socket(k.domain, unix.SOCK_STREAM)
+		if i%2 == 1 && k.domain == unix.AF_INET {
+			d.setBlocking(c)
+		}
+		connect := d.connect(c, d.addr(l))
+		d.wantN(d.submit(connect), 0)
+		if want := d.addr(l); connect.Ext.Addr != want {
+			d.t.Error("the address was changed")
+		}
+		s := d.accepted(l)
+		d.wantConnected(c, s)
+		d.feed(s, []byte("x"))
+		d.wantBytes(d.submit(d.recv(c, 10)), []byte("x"))
+	}
+}
+
+func connectThenSend(d *driver, k listenKind, l int) {
+	c := d.socket(k.domain, unix.SOCK_STREAM)
+	ops := []*op{
+		d.connect(c, d.addr(l)), d.send(c, []byte("one ")), d.sendmsg(c, []byte("two "), []byte("three ")), d.write(c, []byte("four")),
+	}
+	for _, o := range ops {
+		d.submit(o)
+	}
+	d.all(ops...)
+	for i, n := range []int{0, 4, 10, 4} {
+		d.wantN(ops[i], n)
+		if i > 0 && ops[i].seq < ops[i-1].seq {
+			d.t.Errorf("%s completed before %s", ops[i], ops[i-1])
+		}
+	}
+	if got := string(d.take(d.accepted(l), 18)); got != "one two three four" {
+		d.t.Errorf("the peer got %q", got)
+	}
+}
+
+func connectTwice(d *driver, k listenKind, l int) {
+	c := d.socket(k.domain, unix.SOCK_STREAM)
+	connect := d.connect(c, d.addr(l))
+	d.wantN(d.submit(connect), 0)
+	d.wantErr(d.submit(connect), unix.EISCONN)
+	d.wantConnected(c, d.accepted(l))
+}
+
+func connectMany(d *driver, k listenKind, l int) {
+	ops := make([]*op, 100)
+	for i := range ops {
+		ops[i] = d.submit(d.connect(d.socket(k.domain, unix.SOCK_STREAM), d.addr(l)))
+	}
+	multi := d.submit(d.multi(d.op(backend.OpAccept, l)))
+	for _, o := range ops {
+		d.wantN(o, 0)
+	}
+	d.until("all connections", func() bool { return len(multi.more) == len(ops) })
+	d.cancel(multi)
+	d.wantErr(multi, unix.ECANCELED)
+	d.ownAll(multi)
+}
+
+func connectRefused(d *driver, in inet) {
+	l := d.bound(in, unix.SOCK_STREAM) // the port is taken and nobody listens
+	for range 10 {
+		c := d.socket(in.domain, unix.SOCK_STREAM)
+		d.submit(d.connect(c, d.addr(l)))
+		d.wantErr(d.submit(d.connect(d.socket(in.domain, unix.SOCK_STREAM), d.addr(l))), unix.ECONNREFUSED)
+	}
+	d.until("the other connects", func() bool { return d.flying == 0 })
+}
+
+func connectNoPath(d *driver) {
+	var to backend.Addr
+	d.ok(to.SetUnix(filepath.Join(d.dir(), "missing")), "making the address")
+	c := d.socket(unix.AF_UNIX, unix.SOCK_STREAM)
+	d.wantErr(d.submit(d.connect(c, to)), unix.ENOENT)
+	// The socket can be used for another attempt.
+	l, _ := d.unixListener(1)
+	d.wantN(d.submit(d.connect(c, d.addr(l))), 0)
+}
+
+func connectDeadPath(d *driver) {
+	b := d.unixBound(unix.SOCK_STREAM, filepath.Join(d.dir(), "dead"))
+	c := d.socket(unix.AF_UNIX, unix.SOCK_STREAM)
+	d.wantErr(d.submit(d.connect(c, d.addr(b))), unix.ECONNREFUSED)
+}
+
+func connectUnixFull(d *driver) {
+	l, path := d.unixListener(0)
+	n := 0
+	for ; ; n++ {
+		err := unix.Connect(d.socket(unix.AF_UNIX, unix.SOCK_STREAM), &unix.SockaddrUnix{Name: path})
+		if err == unix.EAGAIN {
+			break
+		}
+		d.ok(err, "filling the backlog")
+	}
+	connect := d.submit(d.connect(d.socket(unix.AF_UNIX, unix.SOCK_STREAM), d.addr(l)))
+	other := d.submit(d.connect(d.socket(unix.AF_UNIX, unix.SOCK_STREAM), d.addr(l)))
+	d.settle()
+	d.cancel(other)
+	d.wantErr(other, unix.EAGAIN, unix.ECANCELED)
+	for range n {
+		d.accepted(l)
+	}
+	if r := d.outcome(connect); r.Errno != unix.EAGAIN {
+		d.wantN(connect, 0)
+		d.wantConnected(int(connect.FD), d.accepted(l))
+	}
+}
+
+// unanswered returns an address of which SYNs are dropped: that of a listener
+// with a full backlog.
+func (d *driver) unanswered() backend.Addr {
+	d.t.Helper()
+	l := d.listener(inet4, 0)
+	for {
+		c := d.socket(unix.AF_INET, unix.SOCK_STREAM)
+		if err := unix.Connect(c, d.name(l)); err != unix.EINPROGRESS {
+			d.ok(err, "filling the backlog")
+			continue
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(c), Events: unix.POLLOUT}}, 50)
+		if err != unix.EINTR {
+			d.ok(err, "poll")
+		}
+		if n == 0 && err == nil {
+			return d.addr(l)
+		}
+	}
+}
+
+func connectUnanswered(d *driver) {
+	to := d.unanswered()
+	c := d.socket(unix.AF_INET, unix.SOCK_STREAM)
+	connect, send := d.submit(d.connect(c, to)), d.submit(d.send(c, []byte("x")))
+	d.pending(connect, send)
+	d.cancel(send)
+	d.wantErr(send, unix.ECANCELED)
+	d.pending(connect)
+	d.cancel(connect)
+	d.wantErr(connect, unix.ECANCELED)
+}
+
+func connectUnansweredClose(d *driver) {
+	to := d.unanswered()
+	c := d.socket(unix.AF_INET, unix.SOCK_STREAM)
+	connect := d.submit(d.connect(c, to))
+	d.pending(connect)
+	d.disown(c)
+	d.wantN(d.submit(d.closeOp(c)), 0)
+	d.wantErr(connect, unix.ECANCELED)
+}
+
+func connectWrongFamily(d *driver) {
+	var to backend.Addr
+	d.ok(to.SetUnix("/nowhere"), "making the address")
+	c := d.socket(unix.AF_INET, unix.SOCK_STREAM)
+	d.wantErr(d.submit(d.connect(c, to)), unix.EAFNOSUPPORT, unix.EINVAL)
+}
+
+func connectDatagram(d *driver) {
+	a, b := d.bound(inet4, unix.SOCK_DGRAM), d.bound(inet4, unix.SOCK_DGRAM)
+	d.wantN(d.submit(d.connect(a, d.addr(b))), 0)
+	d.wantN(d.submit(d.send(a, []byte("x"))), 1)
+	d.take(b, 1)
+}

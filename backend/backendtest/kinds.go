@@ -1,0 +1,113 @@
+package backendtest
+
+import "golang.org/x/sys/unix"
+
+// kind is a way to make two connected descriptors. Operations are made on the
+// first; the second is the peer and never blocks.
+type kind struct {
+	name string
+	tcp  bool
+	pair func(d *driver) (a, b int)
+}
+
+// streams are the connected stream sockets.
+var streams = []kind{
+	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
+	{"tcp6", true, func(d *driver) (int, int) { return d.tcp(inet6) }},
+	{"unix", false, unixPair},
+	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
+	{"blocking tcp4", true, func(d *driver) (int, int) {
+		a, b := d.tcp(inet4)
+		return d.setBlocking(a), b
+	}},
+	{"blocking socketpair", false, func(d *driver) (int, int) {
+		a, b := d.socketpair(unix.SOCK_STREAM)
+		return d.setBlocking(a), b
+	}},
+}
+
+// readable are descriptors for OpRead at the stream's position; the peer writes.
+var readable = []kind{
+	{"pipe", false, func(d *driver) (int, int) { return d.pipe() }},
+	{"fifo", false, func(d *driver) (int, int) { return d.fifo() }},
+	{"pty master", false, func(d *driver) (int, int) { return d.pty() }},
+	{"pty slave", false, func(d *driver) (int, int) {
+		m, s := d.pty()
+		return s, m
+	}},
+	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
+	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
+	{"blocking pipe", false, func(d *driver) (int, int) {
+		r, w := d.pipe()
+		return d.setBlocking(r), w
+	}},
+	{"blocking tcp4", true, func(d *driver) (int, int) {
+		a, b := d.tcp(inet4)
+		return d.setBlocking(a), b
+	}},
+}
+
+// writable are descriptors for OpWrite at the stream's position; the peer reads.
+var writable = []kind{
+	{"pipe", false, func(d *driver) (int, int) {
+		r, w := d.pipe()
+		return w, r
+	}},
+	{"fifo", false, func(d *driver) (int, int) {
+		r, w := d.fifo()
+		return w, r
+	}},
+	{"pty master", false, func(d *driver) (int, int) { return d.pty() }},
+	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
+	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
+}
+
+// unixPair connects two sockets through a listener with a path.
+func unixPair(d *driver) (a, b int) {
+	l, path := d.unixListener(16)
+	a = d.dial(unix.AF_UNIX, &unix.SockaddrUnix{Name: path})
+	b = d.accepted(l)
+	d.closeFD(l)
+	return a, b
+}
+
+// pairTest is a behaviour on every one of several kinds of descriptors.
+type pairTest struct {
+	name string
+	fn   func(d *driver, a, b int)
+}
+
+// over makes one test of every kind and behaviour.
+func over(subject string, kinds []kind, list []pairTest) []test {
+	var all []test
+	for _, p := range list {
+		for _, k := range kinds {
+			all = append(all, test{name: subject + "/" + p.name + "/" + k.name, fn: func(d *driver) {
+				a, b := k.pair(d)
+				p.fn(d, a, b)
+			}})
+		}
+	}
+	return all
+}
+
+// only returns the kinds with the given names.
+func only(kinds []kind, names ...string) []kind {
+	var some []kind
+	for _, k := range kinds {
+		for _, n := range names {
+			if k.name == n {
+				some = append(some, k)
+			}
+		}
+	}
+	return some
+}
+
+// single names the tests of a subject.
+func single(subject string, list []test) []test {
+	for i := range list {
+		list[i].name = subject + "/" + list[i].name
+	}
+	return list
+}
