@@ -1,0 +1,22 @@
+package loop
+
+// parts is the state of what stands on the callbacks: each has its own file.
+type parts struct {
+	defaultPool executorState
+	resolver    resolverState
+	watches     watchTable
+	attached    attachments
+}
+
+// initParts prepares the parts of a new loop.
+func (l *Loop) initParts() {
+	l.initResolver()
+}
+
+// closeParts releases the parts. It runs on the loop's thread, if there is one,
+// while the backend still works.
+func (l *Loop) closeParts() {
+	l.closeWatchers()
+	l.closeResolver()
+	l.closeExecutor()
+}
