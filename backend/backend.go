@@ -40,8 +40,9 @@ type Backend interface {
 	// completions. It returns an error only if the backend can no longer work.
 	Wait(timeout time.Duration) error
 
-	// Dispatch delivers the completions that the last Wait found, and only
-	// those. A panic of a Receiver passes through; the completion that was
+	// Dispatch delivers the completions that the last Wait found, and those of
+	// earlier ones that were not delivered, but none that arrive meanwhile. Until
+	// they are delivered, Wait returns at once. A panic of a Receiver passes through; the completion that was
 	// being delivered counts as delivered, and the next Dispatch goes on with
 	// the one after it.
 	Dispatch()

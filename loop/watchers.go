@@ -72,10 +72,11 @@ func (l *Loop) AddWriter(fd int, fn func()) error { return l.addWatcher(fd, writ
 // readiness that was found before. fd may be closed, and its number used anew,
 // right after.
 //
-// With epoll the kernel has forgotten fd when RemoveReader returns. With
-// io_uring it keeps the open file behind fd, not the number, until the end of
-// the turn, so that a socket closed right after is really closed a moment
-// later. While the loop does not run, that moment is the next run or Close.
+// With epoll the kernel has forgotten fd when RemoveReader returns, or, if the
+// watcher's own callback called it, at the end of the turn. With io_uring the
+// poll keeps the open file, not the number, until the end of the turn, so that a
+// socket closed right after is really closed a moment later. While the loop does
+// not run, that moment is the next run or Close.
 //
 // The error is ErrTransportFD, or ErrInvalidArgument for a negative fd. On a
 // closed loop it returns false. Loop's thread only.

@@ -1,0 +1,157 @@
+package loop
+
+import (
+	"context"
+	"iter"
+	"runtime/debug"
+)
+
+// Coro is the coroutine of a running task. Functions that may suspend the task
+// take it as their first argument. It is valid only inside its own task.
+type Coro struct {
+	l *Loop
+	t *task
+}
+
+// Loop returns the loop that runs the task.
+func (co *Coro) Loop() *Loop { return co.l }
+
+// Task returns the task.
+func (co *Coro) Task() AnyTask { return co.t.self.(AnyTask) }
+
+// Context returns a context that is cancelled when the task is cancelled, and
+// when it has ended, for functions that take one. Its cause is the
+// CancelledError.
+func (co *Coro) Context() context.Context {
+	t := co.t
+	if t.std == nil {
+		t.std, t.stdCancel = context.WithCancelCause(context.Background())
+	}
+	return t.std
+}
+
+// Canceller is what a suspended task waits for.
+type Canceller interface {
+	// CancelWait is called when the task is cancelled while it waits. It returns
+	// true if it has seen to it that the task will be resumed and that the
+	// waiting code will return Coro.CancelledError; if it returns false, Suspend
+	// itself returns that error as soon as the task is resumed.
+	CancelWait(co *Coro) bool
+}
+
+// Suspend stops the task until Resume or Wake is called, which the caller has
+// arranged. It is the primitive under every function that waits. It returns a
+// CancelledError if the task was cancelled and w could not take it on, and
+// ErrLoopClosed when the loop is closed; then the caller must see to it that
+// nobody resumes the task later.
+func (co *Coro) Suspend(w Canceller) error {
+	t := co.t
+	if co.l.current != t {
+		return ErrNotCurrent
+	}
+	if t.mustCancel && w.CancelWait(co) {
+		t.mustCancel = false
+	}
+	t.waitsFor = w
+	alive := t.worker.yield(struct{}{})
+	t.waitsFor = nil
+	if !alive {
+		return co.l.abandoned(t)
+	}
+	if t.mustCancel {
+		t.mustCancel = false
+		return co.CancelledError()
+	}
+	return nil
+}
+
+// Wake queues the suspended task for the next turn. It does nothing if it is
+// queued already. Loop's thread only.
+func (co *Coro) Wake() { co.t.queue() }
+
+// Resume runs the suspended task until it waits again or ends, or, when
+// another task is running, wakes it. It is for completions of I/O. Loop's
+// thread only.
+func (co *Coro) Resume() {
+	l := co.l
+	if l.current != nil || co.t.queued {
+		co.t.queue()
+		return
+	}
+	co.t.step(l)
+	if l.exit != nil && l.dispatching {
+		panic(exitDispatch{})
+	}
+}
+
+// CancelledError returns the error for a wait that ends because the task was
+// cancelled.
+func (co *Coro) CancelledError() error { return &CancelledError{Msg: co.t.cancelMsg} }
+
+// worker is a coroutine that runs one task after the other. It is made and
+// switched to by the loop's goroutine.
+type worker struct {
+	t     *task
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+}
+
+const maxIdleWorkers = 1024
+
+// worker takes a coroutine for t from the pool.
+func (l *Loop) worker(t *task) *worker {
+	var w *worker
+	if n := len(l.idleWorkers); n > 0 {
+		w = l.idleWorkers[n-1]
+		l.idleWorkers[n-1] = nil
+		l.idleWorkers = l.idleWorkers[:n-1]
+	} else {
+		w = &worker{}
+		w.next, w.stop = iter.Pull(w.main)
+	}
+	w.t = t
+	return w
+}
+
+// release puts the coroutine of a task that has ended back into the pool.
+func (l *Loop) release(w *worker) {
+	if len(l.idleWorkers) < maxIdleWorkers {
+		l.idleWorkers = append(l.idleWorkers, w)
+		return
+	}
+	w.stop()
+}
+
+// main runs tasks until the coroutine is stopped.
+func (w *worker) main(yield func(struct{}) bool) {
+	w.yield = yield
+	for {
+		w.t.guard()
+		w.t = nil
+		if !yield(struct{}{}) {
+			return
+		}
+	}
+}
+
+// guard runs the task's function and completes the task, whether the function
+// returns, panics or calls runtime.Goexit.
+func (t *task) guard() {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		r := recover()
+		if r == nil {
+			t.gone = true
+			t.finish(ErrGoexit)
+			return
+		}
+		t.panicked(r, debug.Stack())
+	}()
+	err := t.body(&t.coro)
+	returned = true
+	t.finish(err)
+}

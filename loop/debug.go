@@ -1,0 +1,132 @@
+package loop
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"runtime"
+	"strings"
+	"time"
+)
+
+const (
+	defaultSlowCallback = 100 * time.Millisecond
+	debugStackDepth     = 10
+)
+
+func debugFromEnv() bool {
+	return os.Getenv("RINGLOOP_DEBUG") != "" || os.Getenv("PYTHONASYNCIODEBUG") != ""
+}
+
+// SetDebug switches debug mode (loop.set_debug), from any goroutine and at any
+// time. Debug mode refuses calls from wrong threads, notes where callbacks,
+// futures and tasks were made, and logs callbacks and steps of tasks that take
+// SlowCallbackDuration or longer.
+func (l *Loop) SetDebug(on bool) { l.debug.Store(on) }
+
+// Debug reports whether debug mode is on (loop.get_debug). It may be called from
+// any goroutine.
+func (l *Loop) Debug() bool { return l.debug.Load() }
+
+// SetSlowCallbackDuration sets how long a callback may take in debug mode
+// before that is logged, 100 ms at first (loop.slow_callback_duration).
+func (l *Loop) SetSlowCallbackDuration(d time.Duration) { l.slow = d }
+
+// SlowCallbackDuration returns the limit for callbacks in debug mode.
+func (l *Loop) SlowCallbackDuration() time.Duration { return l.slow }
+
+// origin is what debug mode knows about a callback, future or task.
+type origin struct {
+	what string
+	pcs  [debugStackDepth]uintptr
+	n    int
+	// timer is the time that a timer was scheduled for, nil for others.
+	timer *time.Duration
+}
+
+// originOf notes the caller's stack and the name of fn.
+func (l *Loop) originOf(fn func()) *origin {
+	o := &origin{}
+	if fn != nil {
+		if f := runtime.FuncForPC(reflect.ValueOf(fn).Pointer()); f != nil {
+			o.what = f.Name()
+		}
+	}
+	o.n = runtime.Callers(3, o.pcs[:])
+	return o
+}
+
+// String names the function and the place that scheduled it, with a leading
+// space; it is empty outside debug mode.
+func (o *origin) String() string {
+	if o == nil {
+		return ""
+	}
+	s := ""
+	if o.what != "" {
+		s = " " + o.what
+	}
+	if f, ok := o.creator(); ok {
+		s += fmt.Sprintf(" created at %s:%d", f.File, f.Line)
+	}
+	return s
+}
+
+// creator returns the first frame that is not of this package.
+func (o *origin) creator() (runtime.Frame, bool) {
+	frames := runtime.CallersFrames(o.pcs[:o.n])
+	for {
+		f, more := frames.Next()
+		if f.File != "" && !ownFrame(f) {
+			return f, true
+		}
+		if !more {
+			return f, false
+		}
+	}
+}
+
+func ownFrame(f runtime.Frame) bool {
+	return strings.HasPrefix(f.Function, "github.com/seed-80cfe818/ringloop/loop.") && !strings.HasSuffix(f.File, "_test.go")
+}
+
+// trace formats the stack, one frame a line.
+func (o *origin) trace() string {
+	if o == nil {
+		return ""
+	}
+	var b strings.Builder
+	frames := runtime.CallersFrames(o.pcs[:o.n])
+	for {
+		f, more := frames.Next()
+		fmt.Fprintf(&b, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
+		if !more {
+			return b.String()
+		}
+	}
+}
+
+// callTimed calls a callback and logs it if it was slow.
+func (l *Loop) callTimed(h Handle, fn func(), sc scope, dbg *origin) {
+	start := time.Now()
+	l.call(h, fn, sc, dbg)
+	l.logSlow(start, func() string {
+		if dbg != nil && dbg.timer != nil {
+			return fmt.Sprintf("<TimerHandle when=%v%s>", *dbg.timer, dbg)
+		}
+		return "<Handle" + dbg.String() + ">"
+	})
+}
+
+// stepTimed runs a step of a task and logs it if it was slow.
+func (l *Loop) stepTimed(t *task) {
+	start := time.Now()
+	t.worker.next()
+	l.logSlow(start, t.String)
+}
+
+func (l *Loop) logSlow(start time.Time, what func() string) {
+	if took := time.Since(start); took >= l.slow {
+		l.Logger().Warn(fmt.Sprintf("Executing %s took %.3f seconds", what(), took.Seconds()))
+	}
+}

@@ -1,0 +1,87 @@
+package loop
+
+import (
+	"context"
+	"errors"
+)
+
+// The conditions that asyncio reports as RuntimeError, InvalidStateError,
+// ValueError or TypeError. Errors of this package wrap them with what was
+// tried.
+var (
+	// ErrLoopClosed: the loop was closed ("Event loop is closed").
+	ErrLoopClosed = errors.New("event loop is closed")
+	// ErrLoopRunning: the loop is running already, or must not be for this call.
+	ErrLoopRunning = errors.New("this event loop is already running")
+	// ErrOtherLoopRunning: another loop is running in this thread.
+	ErrOtherLoopRunning = errors.New("cannot run the event loop while another loop is running in this thread")
+	// ErrNoRunningLoop: no loop is running in this thread.
+	ErrNoRunningLoop = errors.New("no running event loop")
+	// ErrNoEventLoop: no loop was set and none is running.
+	ErrNoEventLoop = errors.New("there is no current event loop")
+	// ErrStopped: the loop was stopped before the awaited future completed.
+	ErrStopped = errors.New("event loop stopped before Future completed")
+	// ErrWrongThread: a method that is not thread-safe was called on a thread
+	// that is not the running loop's (debug mode).
+	ErrWrongThread = errors.New("non-thread-safe operation invoked on an event loop other than the current one")
+	// ErrDifferentLoop: a future belongs to another loop.
+	ErrDifferentLoop = errors.New("future belongs to a different loop")
+	// ErrInvalidState: a future is not in the state that the call needs.
+	ErrInvalidState = errors.New("invalid state")
+	// ErrInvalidArgument: an argument is missing or makes no sense.
+	ErrInvalidArgument = errors.New("invalid argument")
+	// ErrSelfAwait: a task awaited itself.
+	ErrSelfAwait = errors.New("task cannot await on itself")
+	// ErrNotCurrent: a Coro was used outside its own running task.
+	ErrNotCurrent = errors.New("coroutine is not the one that is running")
+	// ErrTimeout: a time limit passed (asyncio's TimeoutError).
+	ErrTimeout = errors.New("timed out")
+	// ErrGoexit: a task's function called runtime.Goexit.
+	ErrGoexit = errors.New("task called runtime.Goexit")
+	// ErrCancelled is what every [CancelledError] is to errors.Is.
+	ErrCancelled = errors.New("cancelled")
+)
+
+// CancelledError ends a wait that was cancelled (asyncio's CancelledError). It
+// is ErrCancelled and context.Canceled to errors.Is.
+type CancelledError struct {
+	// Msg is the message given to Cancel, which may be empty.
+	Msg string
+}
+
+func (e *CancelledError) Error() string {
+	if e.Msg == "" {
+		return ErrCancelled.Error()
+	}
+	return ErrCancelled.Error() + ": " + e.Msg
+}
+
+// Is reports whether target is ErrCancelled or context.Canceled.
+func (e *CancelledError) Is(target error) bool {
+	return target == ErrCancelled || target == context.Canceled
+}
+
+// LoopExit, as the value of a panic in a callback or task, unwinds the run: it
+// returns Err at once. The callbacks of the turn that did not run yet stay
+// queued for the next run. (In asyncio, KeyboardInterrupt and SystemExit do
+// this.)
+type LoopExit struct {
+	// Err is what Run returns. It may be nil.
+	Err error
+}
+
+// PanicError is the error of a callback or task that panicked.
+type PanicError struct {
+	// Value is the argument of panic.
+	Value any
+	// Stack is the goroutine's stack at the panic, as debug.Stack formats it.
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return "panic: " + formatPanic(e.Value) }
+
+// Unwrap returns the panic's value if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}

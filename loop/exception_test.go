@@ -1,0 +1,287 @@
+package loop
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// logTo sends the loop's messages to a buffer.
+func logTo(l *Loop) *bytes.Buffer {
+	var b bytes.Buffer
+	l.logger = slog.New(slog.NewTextHandler(&b, nil))
+	return &b
+}
+
+func TestACallbacksPanicGoesToTheHandlerAndTheLoopGoesOn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		boom := errors.New("boom")
+		var h Handle
+		h = soon(t, l, func() { panic(boom) })
+		ran := false
+		soon(t, l, func() { ran = true })
+		runOnce(t, l)
+		if !ran {
+			t.Error("the next callback did not run")
+		}
+		if len(*reports) != 1 {
+			t.Fatalf("%d reports", len(*reports))
+		}
+		c := (*reports)[0]
+		if !errors.Is(c.Exception, boom) || c.Handle != h || !strings.HasPrefix(c.Message, "Exception in callback") {
+			t.Errorf("report %+v", c)
+		}
+	})
+}
+
+func TestTheDefaultHandlerLogsTheFieldsSorted(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		l.CallExceptionHandler(&ExceptionContext{Exception: errors.New("boom"), Transport: "T", Protocol: "P", Extra: map[string]any{"zeta": 1}})
+		s := log.String()
+		if !strings.Contains(s, "level=ERROR") || !strings.Contains(s, `"Unhandled exception in event loop" exception=boom protocol=P transport=T zeta=1`) {
+			t.Errorf("log %q", s)
+		}
+	})
+}
+
+func TestACustomHandlerCanBeSetAndCleared(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		if l.ExceptionHandler() != nil {
+			t.Error("a handler by default")
+		}
+		reports := collectReports(l)
+		l.CallExceptionHandler(&ExceptionContext{Message: "custom"})
+		if len(*reports) != 1 || log.Len() != 0 {
+			t.Errorf("%d reports, log %q", len(*reports), log)
+		}
+		l.SetExceptionHandler(nil)
+		if l.ExceptionHandler() != nil {
+			t.Error("the handler was not cleared")
+		}
+		l.CallExceptionHandler(&ExceptionContext{Message: "default"})
+		if len(*reports) != 1 || !strings.Contains(log.String(), "default") {
+			t.Errorf("%d reports, log %q", len(*reports), log)
+		}
+	})
+}
+
+func TestABrokenHandlerIsReportedToTheDefaultOne(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) { panic("broken") })
+		l.CallExceptionHandler(&ExceptionContext{Message: "original"})
+		s := log.String()
+		if !strings.Contains(s, "Unhandled error in exception handler") || !strings.Contains(s, "context=original") || !strings.Contains(s, "broken") {
+			t.Errorf("log %q", s)
+		}
+	})
+}
+
+type panickyValue struct{}
+
+func (panickyValue) MarshalText() ([]byte, error) { panic("unprintable") }
+func (panickyValue) LogValue() slog.Value         { panic("unprintable") }
+func (panickyValue) Error() string                { panic("unprintable") }
+
+func TestABrokenDefaultHandlerIsOnlyLogged(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		l.CallExceptionHandler(&ExceptionContext{Message: "original", Exception: panickyValue{}})
+		if !strings.Contains(log.String(), "Error in default exception handler while handling: original") {
+			t.Errorf("log %q", log)
+		}
+	})
+}
+
+func TestLoopExitPassesThroughTheHandler(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		interrupt := errors.New("interrupt")
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) { panic(LoopExit{interrupt}) })
+		soon(t, l, func() { panic("boom") })
+		wantErr(t, "RunForever", l.RunForever(), interrupt)
+	})
+}
+
+func TestTheHandlerRunsInTheContextOfTheFailingTaskOrCallback(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[string]("v")
+		var got []string
+		l.SetExceptionHandler(func(l *Loop, _ *ExceptionContext) {
+			s, _ := v.Get(l.CurrentContext())
+			got = append(got, s)
+		})
+		ctx := NewContext()
+		v.Set(ctx, "callback")
+		mustCall[Handle](t)(l.CallSoonContext(ctx, func() { panic("x") }))
+		ctx2 := NewContext()
+		v.Set(ctx2, "task")
+		CreateTask(l, func(*Coro) (int, error) { panic("x") }, &TaskOptions{Context: ctx2})
+		runOnce(t, l)
+		if len(got) != 2 || got[0] != "callback" || got[1] != "task" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestContextsAreCopiedWhenSomethingIsScheduled(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[int]("v")
+		var h Handle
+		see := func(want int, what string) {
+			t.Helper()
+			if got, _ := v.Get(l.CurrentContext()); got != want {
+				t.Errorf("%s sees %d, want %d", what, got, want)
+			}
+		}
+		soon(t, l, func() {
+			reset := v.Set(l.CurrentContext(), 1)
+			soon(t, l, func() { see(1, "a callback"); v.Set(l.CurrentContext(), 5) })
+			l.Go(func(co *Coro) error {
+				see(1, "a task")
+				v.Set(l.CurrentContext(), 7)
+				err := Sleep(co, time.Microsecond)
+				see(7, "a task after its wait")
+				return err
+			})
+			v.Set(l.CurrentContext(), 2)
+			mustCall[TimerHandle](t)(l.CallLater(0, func() { see(2, "a timer") }))
+			f := CreateFuture[int](l)
+			f.AddDoneCallback(func(AnyFuture) { see(2, "a future's callback") })
+			_ = f.SetResult(1)
+			shared := NewContext()
+			v.Set(shared, 40)
+			h = mustCall[Handle](t)(l.CallSoonContext(shared, func() { v.Set(l.CurrentContext(), 41) }))
+			if h.Context() != shared {
+				t.Error("the handle has another context")
+			}
+			reset()
+			if _, ok := v.Get(l.CurrentContext()); ok {
+				t.Error("reset did not remove the value")
+			}
+			mustCall[TimerHandle](t)(l.CallLater(5*time.Millisecond, func() {
+				if got, _ := v.Get(shared); got != 41 {
+					t.Errorf("the shared context holds %d", got)
+				}
+				l.Stop()
+			}))
+		})
+		if err := l.RunForever(); err != nil {
+			t.Fatal(err)
+		}
+		if v.Name() != "v" {
+			t.Errorf("name %q", v.Name())
+		}
+	})
+}
+
+func TestDebugRefusesCallsFromOtherThreads(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		try := func() (errs [3]error) {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, errs[0] = l.CallSoon(func() {})
+				_, errs[1] = l.CallLater(0, func() {})
+				_, errs[2] = l.CallAt(0, func() {})
+			}()
+			<-done
+			return errs
+		}
+		l.SetDebug(true)
+		soon(t, l, func() {
+			for _, err := range try() {
+				wantErr(t, "a call from another goroutine", err, ErrWrongThread)
+			}
+			_, err := l.CallSoon(func() {})
+			if err != nil {
+				t.Errorf("a call from the loop's thread: %v", err)
+			}
+		})
+		runOnce(t, l)
+		l.SetDebug(false)
+		soon(t, l, func() {
+			for _, err := range try() {
+				if err != nil {
+					t.Errorf("debug is off: %v", err)
+				}
+			}
+		})
+		runOnce(t, l)
+	})
+}
+
+func TestDebugLogsSlowCallbacksAndSteps(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		l.SetDebug(true)
+		l.SetSlowCallbackDuration(time.Nanosecond)
+		if l.SlowCallbackDuration() != time.Nanosecond {
+			t.Error("the limit was not kept")
+		}
+		soon(t, l, func() {})
+		CreateTask(l, func(*Coro) (int, error) { return 0, nil }, &TaskOptions{Name: "slow one"})
+		mustCall[TimerHandle](t)(l.CallLater(0, func() {}))
+		runOnce(t, l)
+		s := log.String()
+		for _, want := range []string{"Executing <Handle", "TestDebugLogsSlowCallbacksAndSteps", "Executing <Task", "slow one", "Executing <TimerHandle"} {
+			if !strings.Contains(s, want) {
+				t.Errorf("the log lacks %q:\n%s", want, s)
+			}
+		}
+		l.SetSlowCallbackDuration(time.Hour)
+		log.Reset()
+		soon(t, l, func() {})
+		runOnce(t, l)
+		if log.Len() != 0 {
+			t.Errorf("logged %q", log)
+		}
+	})
+}
+
+func TestHandlesDescribeThemselves(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		h := soon(t, l, func() {})
+		if s := h.String(); s != "<Handle>" {
+			t.Errorf("outside debug mode: %q", s)
+		}
+		l.SetDebug(true)
+		h = soon(t, l, func() {})
+		th := mustCall[TimerHandle](t)(l.CallLater(time.Hour, func() {}))
+		for _, s := range []string{h.String(), th.String()} {
+			if !strings.Contains(s, "TestHandlesDescribeThemselves") || !strings.Contains(s, "_test.go:") {
+				t.Errorf("in debug mode: %q", s)
+			}
+		}
+		h.Cancel()
+		if s := h.String(); !strings.Contains(s, "cancelled") || !strings.Contains(s, "_test.go:") {
+			t.Errorf("cancelled: %q", s)
+		}
+		th.Cancel()
+	})
+}
+
+func TestDebugModeComesFromTheEnvironment(t *testing.T) {
+	for _, name := range []string{"RINGLOOP_DEBUG", "PYTHONASYNCIODEBUG"} {
+		for value, want := range map[string]bool{"": false, "1": true} {
+			t.Setenv("RINGLOOP_DEBUG", "")
+			t.Setenv("PYTHONASYNCIODEBUG", "")
+			t.Setenv(name, value)
+			l, err := NewEventLoop()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Debug() != want {
+				t.Errorf("%s=%q: debug %v", name, value, l.Debug())
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package loop
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// Loop is an event loop (asyncio.AbstractEventLoop). Make one with
+// NewEventLoop, run it with RunForever or RunUntilComplete, and close it.
+type Loop struct {
+	be     backend.Backend
+	choice choice
+	logger *slog.Logger
+	epoch  time.Time
+
+	// What runs on the loop's thread, or before it runs.
+	ready         queue
+	timers        timerHeap
+	due           []*callback
+	freeCallbacks []*callback
+	idleWorkers   []*worker
+	turnEnders    []TurnEnder
+	early         []*backend.Op // submitted while the loop did not run
+	scope         scope
+	current       *task
+	tasks         *task
+	taskCount     int
+	taskFactory   TaskFactory
+	handler       ExceptionHandler
+	exit          *LoopExit
+	onTurn        bool // between entering and leaving a run, on the thread
+	dispatching   bool
+	turnCount     uint64
+	stopping      bool
+	enabled       bool
+	request       func() // what the loop's goroutine was asked to do
+	slow          time.Duration
+
+	// What other goroutines may touch.
+	debug    atomic.Bool
+	running  atomic.Bool
+	closed   atomic.Bool
+	tid      atomic.Int32
+	mu       sync.Mutex // guards inbox, and the changes of running and closed
+	inbox    []*callback
+	posted   atomic.Bool // inbox is not empty
+	requests chan func() // to the loop's goroutine, nil before the first run
+	answers  chan any
+	ended    chan struct{} // closed when the loop's goroutine has ended
+
+	parts
+}
+
+// Option changes how NewEventLoop makes a loop.
+type Option func(*options)
+
+type options struct {
+	backend string
+	logger  *slog.Logger
+	factory func() (backend.Backend, error)
+}
+
+// WithBackend forces a backend: "auto", "io_uring" or "epoll". It beats the
+// environment variable RINGLOOP_BACKEND. If a forced one cannot be had,
+// NewEventLoop fails and says why.
+func WithBackend(name string) Option { return func(o *options) { o.backend = name } }
+
+// WithBackendFactory makes the loop use a backend of your own.
+func WithBackendFactory(f func() (backend.Backend, error)) Option {
+	return func(o *options) { o.factory = f }
+}
+
+// WithLogger sends the loop's messages to logger instead of slog.Default().
+func WithLogger(logger *slog.Logger) Option { return func(o *options) { o.logger = logger } }
+
+// NewEventLoop returns a new loop that is not running (asyncio.new_event_loop).
+// Debug mode is on if RINGLOOP_DEBUG or PYTHONASYNCIODEBUG is not empty in the
+// environment. The caller must Close it. It may be called from any goroutine.
+func NewEventLoop(opts ...Option) (*Loop, error) {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	l := &Loop{logger: o.logger, epoch: time.Now(), slow: defaultSlowCallback}
+	if err := l.chooseBackend(&o); err != nil {
+		return nil, fmt.Errorf("new event loop: %w", err)
+	}
+	l.debug.Store(debugFromEnv())
+	l.initParts()
+	return l, nil
+}
+
+// Backend returns the backend, for code that submits operations of its own; it
+// belongs to the loop's thread.
+func (l *Loop) Backend() backend.Backend { return l.be }
+
+// Features reports what the loop's backend uses, and why not the rest. It may
+// be called from any goroutine.
+func (l *Loop) Features() backend.Features { return l.be.Features() }
+
+// Time returns the loop's clock: the time since the loop was made, by a
+// monotonic clock (loop.time). It may be called from any goroutine.
+func (l *Loop) Time() time.Duration { return time.Since(l.epoch) }
+
+// IsRunning reports whether the loop is running (loop.is_running). It may be
+// called from any goroutine.
+func (l *Loop) IsRunning() bool { return l.running.Load() }
+
+// IsClosed reports whether the loop was closed (loop.is_closed). It may be
+// called from any goroutine.
+func (l *Loop) IsClosed() bool { return l.closed.Load() }
+
+// Logger returns the logger for messages about this loop. It may be called from
+// any goroutine.
+func (l *Loop) Logger() *slog.Logger {
+	if l.logger != nil {
+		return l.logger
+	}
+	return slog.Default()
+}
+
+// String describes the loop.
+func (l *Loop) String() string {
+	return fmt.Sprintf("<Loop %s running=%v closed=%v debug=%v>", l.be.Name(), l.IsRunning(), l.IsClosed(), l.Debug())
+}
+
+// CallSoon queues fn for the next turn, first in, first out (loop.call_soon).
+// It is called in a copy of the current context. A panic of fn goes to the
+// exception handler. The error is ErrLoopClosed, ErrInvalidArgument if fn is
+// nil, or, in debug mode, ErrWrongThread.
+func (l *Loop) CallSoon(fn func()) (Handle, error) { return l.CallSoonContext(nil, fn) }
+
+// CallSoonContext is CallSoon with the context in which fn is called; nil
+// means a copy of the current one.
+func (l *Loop) CallSoonContext(ctx *Context, fn func()) (Handle, error) {
+	if err := l.checkCall("CallSoon", fn); err != nil {
+		return Handle{}, err
+	}
+	if l.posted.Load() {
+		l.drainInbox()
+	}
+	cb := l.newCallback(fn, ctx)
+	l.ready.push(cb)
+	return Handle{cb, cb.gen}, nil
+}
+
+// CallSoonThreadsafe is CallSoon for any goroutine; it wakes the loop if that
+// sleeps (loop.call_soon_threadsafe). The handle too may be used from any
+// goroutine: its Cancel either wins completely or does nothing. The error is
+// ErrLoopClosed, which callers that race with Close must expect, or
+// ErrInvalidArgument. fn is called in an empty context.
+func (l *Loop) CallSoonThreadsafe(fn func()) (Handle, error) {
+	return l.CallSoonThreadsafeContext(nil, fn)
+}
+
+// CallSoonThreadsafeContext is CallSoonThreadsafe with the context in which fn
+// is called, which from then on belongs to the loop; nil means an empty one.
+func (l *Loop) CallSoonThreadsafeContext(ctx *Context, fn func()) (Handle, error) {
+	if fn == nil {
+		return Handle{}, fmt.Errorf("CallSoonThreadsafe: %w: the callback is nil", ErrInvalidArgument)
+	}
+	cb := &callback{loop: l, fn: fn, ctx: ctx, shared: new(atomic.Int32)}
+	if l.debug.Load() {
+		cb.debug = l.originOf(fn)
+	}
+	l.mu.Lock()
+	if l.closed.Load() {
+		l.mu.Unlock()
+		return Handle{}, fmt.Errorf("CallSoonThreadsafe: %w", ErrLoopClosed)
+	}
+	l.inbox = append(l.inbox, cb)
+	l.posted.Store(true)
+	wake := len(l.inbox) == 1
+	if wake {
+		// Under the lock, so that Close cannot release the backend meanwhile.
+		l.be.Wake()
+	}
+	l.mu.Unlock()
+	return Handle{cb, 0}, nil
+}
+
+// drainInbox queues what other goroutines posted.
+func (l *Loop) drainInbox() {
+	l.mu.Lock()
+	posted := l.inbox
+	l.inbox = nil
+	l.posted.Store(false)
+	l.mu.Unlock()
+	for _, cb := range posted {
+		l.ready.push(cb)
+	}
+}
+
+// checkCall reports why a callback cannot be scheduled.
+func (l *Loop) checkCall(what string, fn func()) error {
+	if fn == nil {
+		return fmt.Errorf("%s: %w: the callback is nil", what, ErrInvalidArgument)
+	}
+	return l.checkThread(what)
+}
+
+// checkThread reports ErrLoopClosed and, in debug mode, the use of a running
+// loop by another thread.
+func (l *Loop) checkThread(what string) error {
+	if l.closed.Load() {
+		return fmt.Errorf("%s: %w", what, l.closedError())
+	}
+	if l.debug.Load() && l.running.Load() && !l.onThread() {
+		return fmt.Errorf("%s: %w", what, ErrWrongThread)
+	}
+	return nil
+}

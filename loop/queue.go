@@ -1,0 +1,38 @@
+package loop
+
+// runnable is something that the ready queue holds.
+type runnable interface {
+	// run is called once, on the loop's thread, on the turn after it was queued.
+	run(l *Loop)
+}
+
+// queue is a ring buffer of what runs next, first in, first out.
+type queue struct {
+	buf  []runnable // its length is a power of two, or 0
+	head int
+	n    int
+}
+
+func (q *queue) push(r runnable) {
+	if q.n == len(q.buf) {
+		q.grow()
+	}
+	q.buf[(q.head+q.n)&(len(q.buf)-1)] = r
+	q.n++
+}
+
+func (q *queue) pop() runnable {
+	r := q.buf[q.head]
+	q.buf[q.head] = nil
+	q.head = (q.head + 1) & (len(q.buf) - 1)
+	q.n--
+	return r
+}
+
+func (q *queue) grow() {
+	buf := make([]runnable, max(64, 2*len(q.buf)))
+	for i := range q.n {
+		buf[i] = q.buf[(q.head+i)&(len(q.buf)-1)]
+	}
+	q.buf, q.head = buf, 0
+}

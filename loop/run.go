@@ -1,0 +1,265 @@
+package loop
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// maxWait is the longest that the loop sleeps; asyncio has the same limit.
+const maxWait = 24 * time.Hour
+
+// RunForever runs the loop until Stop is called (loop.run_forever). It may be
+// called from any goroutine that is not on a running loop's thread; the loop
+// runs on its own thread, and the caller waits. If Stop was called before, one
+// turn is run, without waiting.
+//
+// The error is ErrLoopClosed, ErrLoopRunning, ErrOtherLoopRunning, that of a
+// LoopExit, or says why the backend does not work (any longer).
+func (l *Loop) RunForever() error {
+	if err := l.enter(); err != nil {
+		return fmt.Errorf("RunForever: %w", err)
+	}
+	return l.runEntered()
+}
+
+// enter claims the loop for a run.
+func (l *Loop) enter() error {
+	if other := loopOfThread(); other != nil && other != l && other.running.Load() {
+		return ErrOtherLoopRunning
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed.Load() {
+		return ErrLoopClosed
+	}
+	if !l.running.CompareAndSwap(false, true) {
+		return ErrLoopRunning
+	}
+	return nil
+}
+
+func (l *Loop) leave() {
+	l.mu.Lock()
+	l.running.Store(false)
+	l.mu.Unlock()
+}
+
+func (l *Loop) runEntered() (err error) {
+	defer l.leave()
+	l.onLoop(func() { err = l.run() })
+	return err
+}
+
+// RunUntilComplete runs the loop until a is done and returns its result
+// (loop.run_until_complete). If the loop is stopped before, the error is
+// ErrStopped and a stays as it is, to be completed by a later run. See
+// RunForever.
+func RunUntilComplete[T any](l *Loop, a Awaitable[T]) (T, error) {
+	var zero T
+	if a == nil {
+		return zero, fmt.Errorf("RunUntilComplete: %w: nothing to wait for", ErrInvalidArgument)
+	}
+	if err := l.runUntil(a); err != nil {
+		return zero, fmt.Errorf("RunUntilComplete: %w", err)
+	}
+	return a.Result()
+}
+
+// runUntil runs the loop until f is done.
+func (l *Loop) runUntil(f AnyFuture) error {
+	if f.Loop() != l {
+		return ErrDifferentLoop
+	}
+	if err := l.enter(); err != nil {
+		return err
+	}
+	if t := f.asTask(); t != nil {
+		t.quiet = true // the caller knows that it is pending
+	}
+	over := false
+	cb := f.AddDoneCallback(func(AnyFuture) {
+		// It may stay queued after a LoopExit, and must not stop the next run.
+		if !over {
+			l.Stop()
+		}
+	})
+	err := l.runEntered()
+	over = true
+	f.RemoveDoneCallback(cb)
+	if err == nil && !f.Done() {
+		err = ErrStopped
+	}
+	return err
+}
+
+// Stop makes the run end after the current turn (loop.stop). What that turn
+// scheduled stays queued for the next run. It is idempotent, and legal before a
+// run and on a closed loop. From another goroutine, post it:
+// l.CallSoonThreadsafe(l.Stop).
+func (l *Loop) Stop() { l.stopping = true }
+
+// run turns the loop until it is to stop. It runs on the loop's thread.
+func (l *Loop) run() error {
+	if err := l.enable(); err != nil {
+		return err
+	}
+	l.onTurn = true
+	defer func() {
+		l.stopping, l.onTurn = false, false
+	}()
+	l.submitEarly()
+	for {
+		if err := l.turn(); err != nil {
+			return err
+		}
+		if l.exit != nil {
+			err := l.exit.Err
+			l.exit = nil
+			return err
+		}
+		if l.stopping {
+			return l.flush()
+		}
+	}
+}
+
+// turn is one iteration: it waits for something to do and does what was there
+// to be done when it began.
+func (l *Loop) turn() error {
+	l.turnCount++
+	l.endTurn()
+	l.timers.purge()
+	if err := l.be.Wait(l.timeout()); err != nil {
+		return fmt.Errorf("backend %s: %w", l.be.Name(), err)
+	}
+	if l.posted.Load() {
+		l.drainInbox()
+	}
+	n := l.ready.n
+	l.collectDue()
+	for ; n > 0 && l.exit == nil; n-- {
+		l.ready.pop().run(l)
+	}
+	if l.exit == nil {
+		l.dispatch()
+	}
+	l.runDue()
+	return nil
+}
+
+// timeout returns how long the loop may sleep: not at all if something is to be
+// run, until the earliest timer, or for ever.
+func (l *Loop) timeout() time.Duration {
+	if l.ready.n > 0 || l.stopping || l.posted.Load() {
+		return 0
+	}
+	if len(l.timers.entries) == 0 {
+		return -1
+	}
+	return min(max(l.timers.entries[0].when-l.Time(), 0), maxWait)
+}
+
+// collectDue takes the timers whose time has come out of the heap.
+func (l *Loop) collectDue() {
+	if len(l.timers.entries) == 0 {
+		return
+	}
+	now := l.Time()
+	for len(l.timers.entries) > 0 && l.timers.entries[0].when <= now {
+		cb := l.timers.pop()
+		if cb.cancelled {
+			l.timers.cancelled--
+			continue
+		}
+		cb.timer = false
+		l.due = append(l.due, cb)
+	}
+}
+
+// runDue calls the timers that collectDue found. After a LoopExit it queues
+// those that are left for the next run.
+func (l *Loop) runDue() {
+	for i, cb := range l.due {
+		l.due[i] = nil
+		if cb == nil {
+			continue
+		}
+		if l.exit != nil {
+			l.ready.push(cb)
+			continue
+		}
+		cb.run(l)
+	}
+	l.due = l.due[:0]
+}
+
+// exitDispatch is the panic that leaves Dispatch after a LoopExit.
+type exitDispatch struct{}
+
+// dispatch delivers the completions of I/O. A panic that a receiver let through
+// is reported, and the rest delivered.
+func (l *Loop) dispatch() {
+	for l.exit == nil && !l.dispatchSome() {
+	}
+}
+
+func (l *Loop) dispatchSome() (all bool) {
+	l.dispatching = true
+	defer func() {
+		l.dispatching = false
+		r := recover()
+		if r == nil {
+			return
+		}
+		if _, leaving := r.(exitDispatch); !leaving {
+			l.current = nil
+			l.HandlePanic(r, debug.Stack(), &ExceptionContext{Message: "Panic in an I/O completion"})
+		}
+	}()
+	l.be.Dispatch()
+	return true
+}
+
+// TurnEnder is something to be done at the end of a turn, before the loop
+// waits, such as sending what was written during the turn.
+type TurnEnder interface {
+	// EndTurn is called once, on the loop's thread. It may call AtTurnEnd again,
+	// and is then called again in the same turn.
+	EndTurn()
+}
+
+// AtTurnEnd arranges for e.EndTurn to be called when the current turn's
+// callbacks have run. It allocates nothing. Loop's thread only.
+func (l *Loop) AtTurnEnd(e TurnEnder) { l.turnEnders = append(l.turnEnders, e) }
+
+func (l *Loop) endTurn() {
+	for i := 0; i < len(l.turnEnders); i++ {
+		e := l.turnEnders[i]
+		l.turnEnders[i] = nil
+		if e == nil {
+			continue
+		}
+		l.guarded(e.EndTurn, "Panic at the end of a turn")
+	}
+	l.turnEnders = l.turnEnders[:0]
+}
+
+// guarded calls fn and reports its panic.
+func (l *Loop) guarded(fn func(), what string) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.HandlePanic(r, debug.Stack(), &ExceptionContext{Message: what})
+		}
+	}()
+	fn()
+}
+
+// flush hands what the last turn wrote to the kernel before a run ends.
+func (l *Loop) flush() error {
+	l.endTurn()
+	if err := l.be.Wait(0); err != nil {
+		return fmt.Errorf("backend %s: %w", l.be.Name(), err)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package loop
+
+import (
+	"errors"
+	"time"
+)
+
+// Sleep suspends the task for d. Zero and less skip exactly one turn
+// (asyncio.sleep). It returns a CancelledError if the task is cancelled, and
+// then its timer is cancelled too.
+func Sleep(co *Coro, d time.Duration) error {
+	if d <= 0 {
+		co.Wake()
+		return co.Suspend(yielded{})
+	}
+	l := co.l
+	if err := l.checkThread("Sleep"); err != nil {
+		return err
+	}
+	cb := l.newCallback(nil, nil)
+	cb.task, cb.timer = co.t, true
+	h := Handle{cb, cb.gen}
+	l.timers.push(addTime(l.Time(), d), cb)
+	err := co.Suspend(sleeping{})
+	if err != nil {
+		h.Cancel()
+	}
+	return err
+}
+
+// yielded is what a task waits for that skips a turn: it is queued already.
+type yielded struct{}
+
+func (yielded) CancelWait(*Coro) bool { return false }
+func (yielded) String() string        { return "its next turn" }
+
+// sleeping is what a task waits for until a timer wakes it. A cancelled one is
+// woken at once, and Suspend reports why.
+type sleeping struct{}
+
+func (sleeping) CancelWait(co *Coro) bool {
+	co.Wake()
+	return false
+}
+func (sleeping) String() string { return "a timer" }
+
+// Timeout runs fn, which must take co to wait, and cancels what it waits for
+// when it takes longer than d; then it returns ErrTimeout (asyncio.timeout).
+// Another cancellation of the task passes through. A d of zero or less cancels
+// the first wait.
+func Timeout(co *Coro, d time.Duration, fn func() error) error {
+	t := co.t
+	expired, over := false, false
+	before := t.cancels
+	timer, err := co.l.CallLater(d, func() {
+		if !over {
+			expired = true
+			t.Cancel("timeout")
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = fn()
+	over = true
+	timer.Cancel()
+	if expired && t.Uncancel() <= int(before) && errors.Is(err, ErrCancelled) {
+		return ErrTimeout
+	}
+	return err
+}

@@ -1,0 +1,80 @@
+package loop
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// Submit hands an operation to the backend; see backend.Backend.Submit for who
+// owns it until when. While the loop does not run, the operation is kept until
+// it does. The error is ErrLoopClosed, or that of the backend. Loop's thread
+// only.
+func (l *Loop) Submit(op *backend.Op) error {
+	if l.closed.Load() {
+		return fmt.Errorf("%s: %w", op, l.closedError())
+	}
+	if l.onTurn {
+		return l.be.Submit(op)
+	}
+	if err := backend.Check(op); err != nil {
+		return err
+	}
+	if slices.Contains(l.early, op) {
+		return &backend.OpError{Op: op.String(), Err: backend.ErrInFlight}
+	}
+	l.early = append(l.early, op)
+	return nil
+}
+
+// Try performs an operation at once if the backend can do so without waiting;
+// see backend.Backend.Try. Loop's thread only.
+func (l *Loop) Try(op *backend.Op) (backend.Result, bool) {
+	if !l.onTurn || l.closed.Load() {
+		return backend.Result{}, false
+	}
+	return l.be.Try(op)
+}
+
+// CancelOp asks for an operation to end; its own completion is the answer. It
+// does nothing if the operation is not in flight. Loop's thread only.
+func (l *Loop) CancelOp(op *backend.Op) {
+	if l.onTurn {
+		l.be.Cancel(op)
+		return
+	}
+	if !op.InFlight() && !slices.Contains(l.early, op) {
+		return
+	}
+	// Between runs nothing goes to the kernel: ask on the next run.
+	l.ready.push(&lateCancel{op})
+}
+
+// lateCancel cancels an operation on the next run.
+type lateCancel struct{ op *backend.Op }
+
+func (c *lateCancel) run(l *Loop) { l.be.Cancel(c.op) }
+
+// withdraw takes back an operation that was submitted while the loop did not
+// run; it reports whether it was still waiting for that.
+func (l *Loop) withdraw(op *backend.Op) bool {
+	i := slices.Index(l.early, op)
+	if i < 0 {
+		return false
+	}
+	l.early = slices.Delete(l.early, i, i+1)
+	return true
+}
+
+// submitEarly hands the operations that were submitted before the run to the
+// backend.
+func (l *Loop) submitEarly() {
+	early := l.early
+	l.early = nil
+	for _, op := range early {
+		if err := l.be.Submit(op); err != nil {
+			l.CallExceptionHandler(&ExceptionContext{Message: "operation submitted before the run was refused", Exception: err})
+		}
+	}
+}

@@ -1,0 +1,371 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestATaskStartsOnTheNextTurnInItsPlace(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var got []string
+		soon(t, l, func() {
+			soon(t, l, func() { got = append(got, "a") })
+			l.Go(func(*Coro) error { got = append(got, "task"); return nil })
+			soon(t, l, func() { got = append(got, "b") })
+			if len(got) != 0 {
+				t.Error("something ran inline")
+			}
+		})
+		runOnce(t, l)
+		runOnce(t, l)
+		if !slices.Equal(got, []string{"a", "task", "b"}) {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestTaskNames(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			a, b := l.Go(func(*Coro) error { return nil }), l.Go(func(*Coro) error { return nil })
+			if a.Name() == b.Name() || !strings.HasPrefix(a.Name(), "Task-") {
+				t.Errorf("names %q and %q", a.Name(), b.Name())
+			}
+			c := CreateTask(l, func(co *Coro) (string, error) { return co.Task().Name(), nil }, &TaskOptions{Name: "chosen"})
+			if name, err := c.Await(co); name != "chosen" || err != nil {
+				t.Errorf("got %q, %v", name, err)
+			}
+			c.SetName("later")
+			if c.Name() != "later" {
+				t.Errorf("got %q", c.Name())
+			}
+			return nil
+		})
+	})
+}
+
+func TestATaskCancelledBeforeItsFirstStepNeverRuns(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		task := l.Go(func(*Coro) error { t.Error("it ran"); return nil })
+		if !task.Cancel("early") {
+			t.Error("Cancel said no")
+		}
+		_, err := RunUntilComplete(l, task)
+		var ce *CancelledError
+		if !errors.As(err, &ce) || ce.Msg != "early" || !task.Cancelled() {
+			t.Errorf("got %v, cancelled %v", err, task.Cancelled())
+		}
+	})
+}
+
+func TestCancelReachesTheWaitWithItsMessage(t *testing.T) {
+	waits := map[string]func(l *Loop, co *Coro) error{
+		"future": func(l *Loop, co *Coro) error { _, err := CreateFuture[int](l).Await(co); return err },
+		"task": func(l *Loop, co *Coro) error {
+			_, err := l.Go(func(co *Coro) error { return Sleep(co, time.Hour) }).Await(co)
+			return err
+		},
+		"sleep": func(l *Loop, co *Coro) error { return Sleep(co, time.Hour) },
+		"turn":  func(l *Loop, co *Coro) error { return Sleep(co, 0) },
+	}
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for name, wait := range waits {
+			var got error
+			task := l.Go(func(co *Coro) error {
+				got = wait(l, co)
+				return got
+			})
+			soon(t, l, func() { task.Cancel("go away") })
+			_, err := RunUntilComplete(l, task)
+			var ce *CancelledError
+			if !errors.As(got, &ce) || ce.Msg != "go away" {
+				t.Errorf("%s: the wait returned %v", name, got)
+			}
+			if !errors.As(err, &ce) || !task.Cancelled() || task.Cancel("") {
+				t.Errorf("%s: the task ended with %v, cancelled %v", name, err, task.Cancelled())
+			}
+		}
+		if l.timers.purge(); len(l.timers.entries) != 0 {
+			t.Errorf("%d timers are left of the cancelled sleeps", len(l.timers.entries))
+		}
+		if len(l.AllTasks()) != 0 {
+			t.Errorf("tasks left: %v", l.AllTasks())
+		}
+	})
+}
+
+func TestATaskMaySwallowItsCancellation(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		task := CreateTask(l, func(co *Coro) (string, error) {
+			if err := Sleep(co, time.Hour); !errors.Is(err, ErrCancelled) {
+				t.Errorf("got %v", err)
+			}
+			return "done", Sleep(co, time.Millisecond)
+		}, nil)
+		soon(t, l, func() { task.Cancel("") })
+		got, err := RunUntilComplete(l, task)
+		if got != "done" || err != nil || task.Cancelled() || task.Cancelling() != 1 {
+			t.Errorf("got %q, %v; cancelled %v, cancelling %d", got, err, task.Cancelled(), task.Cancelling())
+		}
+	})
+}
+
+func TestCancelOfTheRunningTaskHitsItsNextWait(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		f := CreateFuture[int](l)
+		runMain(t, l, func(co *Coro) error {
+			co.Task().Cancel("self")
+			_, err := f.Await(co)
+			wantErr(t, "Await", err, ErrCancelled)
+			if !f.Cancelled() {
+				t.Error("the awaited future was not cancelled")
+			}
+			co.Task().Uncancel()
+			return Sleep(co, time.Millisecond)
+		})
+	})
+}
+
+func TestCancelJustBeforeReturnEndsCancelled(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		task := l.Go(func(co *Coro) error { co.Task().Cancel("late"); return nil })
+		_, err := RunUntilComplete(l, task)
+		wantErr(t, "task", err, ErrCancelled)
+	})
+}
+
+func TestCancelRequestsAreCountedAndWithdrawn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		task := l.Go(func(co *Coro) error { return Sleep(co, time.Millisecond) })
+		task.Cancel("1")
+		task.Cancel("2")
+		if task.Cancelling() != 2 || task.Uncancel() != 1 || task.Uncancel() != 0 || task.Uncancel() != 0 {
+			t.Error("wrong counts")
+		}
+		if _, err := RunUntilComplete(l, task); err != nil {
+			t.Errorf("a withdrawn cancellation was delivered: %v", err)
+		}
+	})
+}
+
+func TestCancelAfterTheAwaitedFutureIsDoneWins(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		f := CreateFuture[int](l)
+		task := l.Go(func(co *Coro) error { _, err := f.Await(co); return err })
+		soon(t, l, func() {
+			_ = f.SetResult(1)
+			task.Cancel("")
+		})
+		_, err := RunUntilComplete(l, task)
+		wantErr(t, "task", err, ErrCancelled)
+	})
+}
+
+func TestATasksPanicIsReportedAndItsError(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		boom := errors.New("boom")
+		task := l.Go(func(*Coro) error { panic(boom) })
+		_, err := RunUntilComplete(l, task)
+		var p *PanicError
+		if !errors.As(err, &p) || !errors.Is(err, boom) || !strings.Contains(string(p.Stack), "TestATasksPanic") {
+			t.Errorf("got %v", err)
+		}
+		if len(*reports) != 1 || (*reports)[0].Task != AnyTask(task) {
+			t.Errorf("reports %v", *reports)
+		}
+		runMain(t, l, func(co *Coro) error { return Sleep(co, 0) })
+	})
+}
+
+func TestTasksRefuseResultsFromOutside(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		task := CreateTask(l, func(*Coro) (int, error) { return 1, nil }, nil)
+		wantErr(t, "SetResult", task.SetResult(2), ErrInvalidState)
+		wantErr(t, "SetException", task.SetException(errors.New("x")), ErrInvalidState)
+		if v, err := RunUntilComplete(l, task); v != 1 || err != nil {
+			t.Errorf("got %v, %v", v, err)
+		}
+	})
+}
+
+func TestCurrentAndAllTasks(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		if l.CurrentTask() != nil {
+			t.Error("a current task outside a run")
+		}
+		soon(t, l, func() {
+			if l.CurrentTask() != nil {
+				t.Error("a current task in a callback")
+			}
+		})
+		blocked := l.Go(func(co *Coro) error { return Sleep(co, time.Hour) })
+		runMain(t, l, func(co *Coro) error {
+			if l.CurrentTask() != co.Task() {
+				t.Error("the current task is another")
+			}
+			all := l.AllTasks()
+			if len(all) != 2 || !slices.Contains(all, AnyTask(blocked)) || !slices.Contains(all, co.Task()) {
+				t.Errorf("all tasks: %v", all)
+			}
+			blocked.Cancel("")
+			_, err := blocked.Await(co)
+			wantErr(t, "Await", err, ErrCancelled)
+			if n := len(l.AllTasks()); n != 1 {
+				t.Errorf("%d tasks", n)
+			}
+			return nil
+		})
+	})
+}
+
+func TestTaskFactory(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		if l.TaskFactory() != nil {
+			t.Error("a factory by default")
+		}
+		refused := errors.New("refused")
+		var seen []string
+		l.SetTaskFactory(func(task AnyTask, o *TaskOptions) error {
+			if o.Name == "bad" {
+				return refused
+			}
+			seen = append(seen, task.Name())
+			return nil
+		})
+		runMain(t, l, func(co *Coro) error {
+			_, err := CreateTask(l, func(*Coro) (int, error) { return 0, nil }, &TaskOptions{Name: "bad"}).Await(co)
+			wantErr(t, "refused task", err, refused)
+			_, err = CreateTask(l, func(*Coro) (int, error) { return 0, nil }, &TaskOptions{Name: "good"}).Await(co)
+			return err
+		})
+		if !slices.Contains(seen, "good") {
+			t.Errorf("the factory saw %q", seen)
+		}
+		l.SetTaskFactory(nil)
+		if l.TaskFactory() != nil {
+			t.Error("the factory was not removed")
+		}
+	})
+}
+
+func TestEagerTasks(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetTaskFactory(EagerTaskFactory)
+		before := l.Go(func(*Coro) error { return nil })
+		if before.Done() {
+			t.Error("started although the loop does not run")
+		}
+		v := NewContextVar[int]("v")
+		runMain(t, l, func(co *Coro) error {
+			me := l.CurrentTask()
+			v.Set(l.CurrentContext(), 1)
+			quick := CreateTask(l, func(in *Coro) (string, error) {
+				if l.CurrentTask() != in.Task() || !slices.Contains(l.AllTasks(), in.Task()) {
+					t.Error("the eager task is not the current one")
+				}
+				v.Set(l.CurrentContext(), 2)
+				return "eager", nil
+			}, nil)
+			if !quick.Done() || l.CurrentTask() != me || quick.Cancel("") {
+				t.Error("it did not finish inside CreateTask")
+			}
+			if got, _ := v.Get(l.CurrentContext()); got != 1 {
+				t.Errorf("the eager task changed its creator's context to %d", got)
+			}
+			slow := CreateTask(l, func(in *Coro) (string, error) { return "slow", Sleep(in, time.Millisecond) }, nil)
+			if slow.Done() {
+				t.Error("done before its sleep")
+			}
+			got, err := slow.Await(co)
+			if got != "slow" {
+				t.Errorf("got %q", got)
+			}
+			return err
+		})
+	})
+}
+
+func TestCoroContextIsCancelledWithTheTask(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ctx context.Context
+		task := l.Go(func(co *Coro) error {
+			ctx = co.Context()
+			return Sleep(co, time.Hour)
+		})
+		soon(t, l, func() { task.Cancel("why") })
+		_, _ = RunUntilComplete(l, task)
+		if ctx.Err() != context.Canceled || !strings.Contains(context.Cause(ctx).Error(), "why") {
+			t.Errorf("got %v, cause %v", ctx.Err(), context.Cause(ctx))
+		}
+		runMain(t, l, func(co *Coro) error { ctx = co.Context(); return nil })
+		if ctx.Err() == nil {
+			t.Error("the context outlives its task")
+		}
+	})
+}
+
+func TestTimeout(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			err := Timeout(co, time.Millisecond, func() error { return Sleep(co, time.Hour) })
+			wantErr(t, "a wait that is too long", err, ErrTimeout)
+			if co.Task().Cancelling() != 0 {
+				t.Error("the timeout left a cancellation request")
+			}
+			boom := errors.New("boom")
+			err = Timeout(co, time.Hour, func() error { return boom })
+			wantErr(t, "an error in time", err, boom)
+			err = Timeout(co, time.Hour, func() error {
+				return Timeout(co, time.Millisecond, func() error { return Sleep(co, time.Hour) })
+			})
+			wantErr(t, "the inner of two", err, ErrTimeout)
+			err = Timeout(co, time.Millisecond, func() error {
+				err := Timeout(co, time.Hour, func() error { return Sleep(co, time.Hour) })
+				wantErr(t, "the wait inside the outer timeout", err, ErrCancelled)
+				return err
+			})
+			wantErr(t, "the outer of two", err, ErrTimeout)
+			return Sleep(co, time.Millisecond)
+		})
+		task := l.Go(func(co *Coro) error {
+			return Timeout(co, time.Hour, func() error { return Sleep(co, time.Hour) })
+		})
+		soon(t, l, func() { task.Cancel("from outside") })
+		_, err := RunUntilComplete(l, task)
+		wantErr(t, "cancelled from outside", err, ErrCancelled)
+	})
+}
+
+func TestManyTasks(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		const n = 3000 // more than the pool of coroutines keeps
+		sum := 0
+		for round := range 3 {
+			var tasks []*Task[int]
+			for i := range n {
+				tasks = append(tasks, CreateTask(l, func(co *Coro) (int, error) {
+					return i, Sleep(co, time.Duration(i%7)*time.Microsecond)
+				}, nil))
+			}
+			runMain(t, l, func(co *Coro) error {
+				for _, task := range tasks {
+					v, err := task.Await(co)
+					if err != nil {
+						return fmt.Errorf("round %d: %w", round, err)
+					}
+					sum += v
+				}
+				return nil
+			})
+		}
+		if want := 3 * n * (n - 1) / 2; sum != want {
+			t.Errorf("sum %d, want %d", sum, want)
+		}
+	})
+}

@@ -1,0 +1,553 @@
+package loop
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stuck is how long a test waits for something that must happen.
+const stuck = 20 * time.Second
+
+// socketPair returns two connected stream sockets, closed when the test ends.
+func socketPair(t testing.TB) (a, b int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatalf("socketpair: %v", err)
+	}
+	t.Cleanup(func() {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+	})
+	return fds[0], fds[1]
+}
+
+func send(t testing.TB, fd int, s string) {
+	t.Helper()
+	if n, err := unix.Write(fd, []byte(s)); err != nil || n != len(s) {
+		t.Fatalf("write to fd %d: %d, %v", fd, n, err)
+	}
+}
+
+// receive returns what can be read from fd now.
+func receive(t testing.TB, fd int) string {
+	t.Helper()
+	buf := make([]byte, 64)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		t.Fatalf("read from fd %d: %v", fd, err)
+	}
+	return string(buf[:n])
+}
+
+func addReader(t testing.TB, l *Loop, fd int, fn func()) {
+	t.Helper()
+	if err := l.AddReader(fd, fn); err != nil {
+		t.Fatalf("AddReader: %v", err)
+	}
+}
+
+func addWriter(t testing.TB, l *Loop, fd int, fn func()) {
+	t.Helper()
+	if err := l.AddWriter(fd, fn); err != nil {
+		t.Fatalf("AddWriter: %v", err)
+	}
+}
+
+// removeReader removes a reader that must exist.
+func removeReader(t testing.TB, l *Loop, fd int) {
+	t.Helper()
+	if was, err := l.RemoveReader(fd); !was || err != nil {
+		t.Fatalf("RemoveReader: %v, %v", was, err)
+	}
+}
+
+func removeWriter(t testing.TB, l *Loop, fd int) {
+	t.Helper()
+	if was, err := l.RemoveWriter(fd); !was || err != nil {
+		t.Fatalf("RemoveWriter: %v, %v", was, err)
+	}
+}
+
+// runLoop runs until Stop, or fails if that takes too long.
+func runLoop(t testing.TB, l *Loop) {
+	t.Helper()
+	timedOut := false
+	guard, err := l.CallLater(stuck, func() { timedOut = true; l.Stop() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.RunForever(); err != nil {
+		t.Fatalf("RunForever: %v", err)
+	}
+	guard.Cancel()
+	if timedOut {
+		t.Fatal("nothing stopped the loop")
+	}
+}
+
+func TestAReaderFiresForEveryArrivalUntilItIsRemoved(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		var got []string
+		addReader(t, l, a, func() {
+			got = append(got, receive(t, a))
+			if len(got) < 3 {
+				send(t, b, "more")
+				return
+			}
+			removeReader(t, l, a)
+			send(t, b, "unseen")
+			l.Stop()
+		})
+		send(t, b, "first")
+		runLoop(t, l)
+		for range 3 {
+			runOnce(t, l)
+		}
+		if want := []string{"first", "more", "more"}; !slices.Equal(got, want) {
+			t.Errorf("the reader got %q, want %q", got, want)
+		}
+	})
+}
+
+func TestUnreadDataTriggersTheReaderOnEveryTurn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		fired := 0
+		addReader(t, l, a, func() {
+			if fired++; fired == 5 {
+				l.Stop()
+			}
+		})
+		runLoop(t, l)
+		if fired != 5 {
+			t.Errorf("the reader was called %d times", fired)
+		}
+	})
+}
+
+func TestASecondReaderReplacesTheFirstAndKeepsTheWriter(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		first, second, writer := 0, 0, 0
+		addReader(t, l, a, func() { first++ })
+		addWriter(t, l, a, func() { writer++ })
+		addReader(t, l, a, func() { second++ })
+		soon(t, l, func() {
+			addReader(t, l, a, func() {
+				second++
+				if second > 2 && writer > 2 {
+					l.Stop()
+				}
+			})
+		})
+		runLoop(t, l)
+		if first != 0 {
+			t.Errorf("the replaced reader was called %d times", first)
+		}
+	})
+}
+
+func TestASecondWriterReplacesTheFirstAndKeepsTheReader(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		first, second, reader := 0, 0, 0
+		addWriter(t, l, a, func() { first++ })
+		addReader(t, l, a, func() { reader++ })
+		addWriter(t, l, a, func() {
+			second++
+			if second > 2 && reader > 2 {
+				l.Stop()
+			}
+		})
+		runLoop(t, l)
+		if first != 0 {
+			t.Errorf("the replaced writer was called %d times", first)
+		}
+	})
+}
+
+func TestRemovingOneDirectionKeepsTheOther(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		readers, writers := 0, 0
+		addReader(t, l, a, func() { readers++ })
+		addWriter(t, l, a, func() {
+			if writers++; writers == 3 {
+				l.Stop()
+			}
+		})
+		removeReader(t, l, a)
+		runLoop(t, l)
+		if readers != 0 {
+			t.Errorf("the removed reader was called %d times", readers)
+		}
+		addReader(t, l, a, func() {
+			if readers++; readers == 3 {
+				l.Stop()
+			}
+		})
+		removeWriter(t, l, a)
+		writers = 0
+		runLoop(t, l)
+		if writers != 0 {
+			t.Errorf("the removed writer was called %d times", writers)
+		}
+	})
+}
+
+func TestRemovingAnUnknownDescriptorReturnsFalse(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, _ := socketPair(t)
+		if was, err := l.RemoveReader(a); was || err != nil {
+			t.Errorf("RemoveReader of an unwatched fd: %v, %v", was, err)
+		}
+		addReader(t, l, a, func() {})
+		if was, err := l.RemoveWriter(a); was || err != nil {
+			t.Errorf("RemoveWriter of an fd with a reader: %v, %v", was, err)
+		}
+		removeReader(t, l, a)
+		if was, err := l.RemoveReader(a); was || err != nil {
+			t.Errorf("the second RemoveReader: %v, %v", was, err)
+		}
+	})
+}
+
+func TestDescriptorsThatCannotBeWatchedAreRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		file, err := os.Create(filepath.Join(t.TempDir(), "regular"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		const notOpen = 1 << 19
+		for _, c := range []struct {
+			what string
+			fd   int
+			want error
+		}{
+			{"a regular file", int(file.Fd()), unix.EPERM},
+			{"/dev/null", int(null.Fd()), unix.EPERM},
+			{"a closed fd", notOpen, unix.EBADF},
+			{"a negative fd", -1, ErrInvalidArgument},
+		} {
+			wantErr(t, "AddReader of "+c.what, l.AddReader(c.fd, func() {}), c.want)
+			wantErr(t, "AddWriter of "+c.what, l.AddWriter(c.fd, func() {}), c.want)
+		}
+		_, err = l.RemoveReader(-1)
+		wantErr(t, "RemoveReader of a negative fd", err, ErrInvalidArgument)
+		a, _ := socketPair(t)
+		wantErr(t, "AddReader of a nil callback", l.AddReader(a, nil), ErrInvalidArgument)
+	})
+}
+
+func TestAnEventfdCanBeWatched(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		fd, err := unix.Eventfd(1, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		addReader(t, l, fd, func() {
+			removeReader(t, l, fd)
+			l.Stop()
+		})
+		runLoop(t, l)
+	})
+}
+
+func TestADescriptorOfATransportIsRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, _ := socketPair(t)
+		if err := l.ClaimFD(a, "<the transport>"); err != nil {
+			t.Fatal(err)
+		}
+		_, errReader := l.RemoveReader(a)
+		_, errWriter := l.RemoveWriter(a)
+		for what, err := range map[string]error{
+			"AddReader": l.AddReader(a, func() {}), "AddWriter": l.AddWriter(a, func() {}),
+			"RemoveReader": errReader, "RemoveWriter": errWriter, "ClaimFD": l.ClaimFD(a, "another"),
+		} {
+			wantErr(t, what, err, ErrTransportFD)
+			if !strings.Contains(err.Error(), "<the transport>") {
+				t.Errorf("%s: %q does not name the owner", what, err)
+			}
+		}
+		l.ReleaseFD(a)
+		addReader(t, l, a, func() {})
+		wantErr(t, "ClaimFD of a watched fd", l.ClaimFD(a, "another"), ErrTransportFD)
+		removeReader(t, l, a)
+	})
+}
+
+func TestAReaderRemovedByAnotherOfTheSameTurnIsNotCalled(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, a2 := socketPair(t)
+		b, b2 := socketPair(t)
+		calls := 0
+		remover := func(own, other int) func() {
+			return func() {
+				calls++
+				removeReader(t, l, own)
+				removeReader(t, l, other)
+				l.Stop()
+			}
+		}
+		addReader(t, l, a, remover(a, b))
+		addReader(t, l, b, remover(b, a))
+		runOnce(t, l)
+		send(t, a2, "x")
+		send(t, b2, "x")
+		runLoop(t, l)
+		runOnce(t, l)
+		if calls != 1 {
+			t.Errorf("%d readers were called", calls)
+		}
+	})
+}
+
+func TestADescriptorCanBeClosedAndReusedRightAfterRemoveReader(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			reused := 0
+			for round := range 200 {
+				a, b := pair(t)
+				stale := func() { t.Errorf("round %d: the removed reader was called", round) }
+				addReader(t, l, a, stale)
+				if round%2 == 0 { // arm it in the kernel
+					if err := Sleep(co, 0); err != nil {
+						return err
+					}
+				}
+				if round%3 == 0 {
+					send(t, b, "x")
+				}
+				removeReader(t, l, a)
+				unix.Close(a)
+				c, d := pair(t)
+				if c == a {
+					reused++
+				}
+				got := CreateFuture[string](l)
+				addReader(t, l, c, func() {
+					removeReader(t, l, c)
+					got.complete(receive(t, c), nil)
+				})
+				send(t, d, "new")
+				if s, err := got.Await(co); s != "new" || err != nil {
+					t.Errorf("round %d: the new reader got %q, %v", round, s, err)
+				}
+				for _, fd := range []int{b, c, d} {
+					unix.Close(fd)
+				}
+			}
+			if reused == 0 {
+				t.Error("no number was used anew")
+			}
+			return nil
+		})
+	})
+}
+
+// pair is socketPair for a test that closes the sockets itself.
+func pair(t testing.TB) (a, b int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatalf("socketpair: %v", err)
+	}
+	return fds[0], fds[1]
+}
+
+func TestASocketClosedAfterRemoveReaderIsReallyClosed(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := pair(t)
+		defer unix.Close(b)
+		addReader(t, l, a, func() {})
+		runOnce(t, l)
+		soon(t, l, func() {
+			removeReader(t, l, a)
+			unix.Close(a)
+		})
+		addReader(t, l, b, func() {
+			if s := receive(t, b); s != "" {
+				t.Errorf("read %q instead of the end", s)
+			}
+			removeReader(t, l, b)
+			l.Stop()
+		})
+		runLoop(t, l)
+	})
+}
+
+func TestAHangUpWakesReaderAndWriter(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := pair(t)
+		defer unix.Close(a)
+		// A full socket, so that only the hang-up makes it writable.
+		for {
+			if _, err := unix.Write(a, make([]byte, 1<<16)); err != nil {
+				break
+			}
+		}
+		reader, writer := false, false
+		done := func() {
+			if reader && writer {
+				l.Stop()
+			}
+		}
+		addReader(t, l, a, func() { reader = true; done() })
+		addWriter(t, l, a, func() { writer = true; done() })
+		runOnce(t, l)
+		if reader || writer {
+			t.Fatalf("called before the hang-up: reader %v, writer %v", reader, writer)
+		}
+		unix.Close(b)
+		runLoop(t, l)
+	})
+}
+
+func TestWatchersOnAClosedLoop(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		addReader(t, l, a, func() {})
+		runOnce(t, l)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if was, err := l.RemoveReader(a); was || err != nil {
+			t.Errorf("RemoveReader: %v, %v", was, err)
+		}
+		if was, err := l.RemoveWriter(a); was || err != nil {
+			t.Errorf("RemoveWriter: %v, %v", was, err)
+		}
+		wantErr(t, "AddReader", l.AddReader(a, func() {}), ErrLoopClosed)
+		wantErr(t, "AddWriter", l.AddWriter(a, func() {}), ErrLoopClosed)
+	})
+}
+
+func TestWatchersCanBeChangedBetweenRuns(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		early := func() { t.Error("a removed reader was called") }
+		addReader(t, l, a, early) // removed before the loop ever ran
+		removeReader(t, l, a)
+		runOnce(t, l)
+		c, _ := socketPair(t)
+		addReader(t, l, c, early) // armed by one run, removed before the next
+		runOnce(t, l)
+		removeReader(t, l, c)
+		addReader(t, l, a, l.Stop)
+		runLoop(t, l)
+		removeReader(t, l, a)
+		runOnce(t, l)
+	})
+}
+
+func TestAPanicInAReaderIsReportedAndTheReaderStays(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		var reported []error
+		l.SetExceptionHandler(func(_ *Loop, c *ExceptionContext) { reported = append(reported, c.Exception) })
+		calls := 0
+		addReader(t, l, a, func() {
+			if calls++; calls == 1 {
+				panic(errors.New("broken reader"))
+			}
+			l.Stop()
+		})
+		runLoop(t, l)
+		if len(reported) != 1 || !strings.Contains(reported[0].Error(), "broken reader") {
+			t.Errorf("reported: %v", reported)
+		}
+	})
+}
+
+func TestALoopExitInAReaderEndsTheRunAndKeepsTheReader(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		leaving := errors.New("leaving")
+		addReader(t, l, a, func() { panic(LoopExit{Err: leaving}) })
+		for range 2 {
+			wantErr(t, "RunForever", l.RunForever(), leaving)
+		}
+	})
+}
+
+func TestReadersRunAfterQueuedCallbacksAndBeforeDueTimers(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		var order []string
+		note := func(s string) func() { return func() { order = append(order, s) } }
+		addReader(t, l, a, func() {
+			removeReader(t, l, a)
+			note("reader")()
+			soon(t, l, func() { note("nested")(); l.Stop() })
+		})
+		runOnce(t, l)
+		soon(t, l, func() {
+			mustCall[TimerHandle](t)(l.CallLater(0, note("timer")))
+			soon(t, l, note("queued"))
+			send(t, b, "x")
+		})
+		runLoop(t, l)
+		if want := []string{"queued", "reader", "timer", "nested"}; !slices.Equal(order, want) {
+			t.Errorf("the order is %v, want %v", order, want)
+		}
+	})
+}
+
+func TestWatchersAreRefusedOnAForeignThreadInDebugMode(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true)
+		a, _ := socketPair(t)
+		runMain(t, l, func(co *Coro) error {
+			errs := make(chan error, 1)
+			go func() { errs <- l.AddReader(a, func() {}) }()
+			wantErr(t, "AddReader", <-errs, ErrWrongThread)
+			return nil
+		})
+	})
+}
+
+func TestAnAddReaderRunsInTheContextOfItsCaller(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		name := NewContextVar[string]("name")
+		runMain(t, l, func(co *Coro) error {
+			name.Set(l.CurrentContext(), "caller")
+			got := CreateFuture[string](l)
+			addReader(t, l, a, func() {
+				s, _ := name.Get(l.CurrentContext())
+				removeReader(t, l, a)
+				got.complete(s, nil)
+			})
+			if s, err := got.Await(co); s != "caller" || err != nil {
+				t.Errorf("the variable is %q in the callback, %v", s, err)
+			}
+			return nil
+		})
+	})
+}
