@@ -40,6 +40,7 @@ func (l *Loop) Close() error {
 func (l *Loop) releaseAll() error {
 	l.closeParts()
 	err := l.be.Close()
+	l.cancelEarly()
 	l.closeAttached()
 	for t := l.tasks; t != nil; t = l.tasks {
 		l.abandon(t)

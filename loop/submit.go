@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/seed-80cfe818/ringloop/backend"
 )
@@ -76,5 +77,15 @@ func (l *Loop) submitEarly() {
 		if err := l.be.Submit(op); err != nil {
 			l.CallExceptionHandler(&ExceptionContext{Message: "operation submitted before the run was refused", Exception: err})
 		}
+	}
+}
+
+// cancelEarly completes the operations that were never handed to the backend,
+// because the loop is closed instead of running again.
+func (l *Loop) cancelEarly() {
+	early := l.early
+	l.early = nil
+	for _, op := range early {
+		op.Receiver.Complete(op, backend.Result{Errno: syscall.ECANCELED})
 	}
 }

@@ -1,0 +1,48 @@
+package sockapi
+
+import (
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// Accept accepts one connection (loop.sock_accept, accept4(2)) and returns its
+// socket, which the caller must close and which is not bound to a loop yet, and
+// the address of the peer. A connection that a cancelled call had accepted goes
+// to the next one.
+func Accept(co *loop.Coro, s *Socket) (*Socket, Addr, error) {
+	if err := s.enter(co, "accept"); err != nil {
+		return nil, Addr{}, err
+	}
+	ln := &s.in
+	if err := ln.acquire(co); err != nil {
+		return nil, Addr{}, s.wrap("accept", err)
+	}
+	conn, peer, err := s.accept(co)
+	ln.release()
+	return conn, peer, err
+}
+
+// accept accepts while the call has the lane.
+func (s *Socket) accept(co *loop.Coro) (*Socket, Addr, error) {
+	if k := s.kept; k != nil {
+		s.kept = nil
+		if k.errno != 0 {
+			return nil, Addr{}, s.fail("accept", k.errno)
+		}
+		return k.conn, k.addr, nil
+	}
+	ln := &s.in
+	ext := ln.ext()
+	ext.Addr.Len = 0
+	ln.op.Code, ln.op.FD, ln.op.Buf = backend.OpAccept, s.fd, nil
+	err := ln.perform(co)
+	if err != nil || ln.errno != 0 {
+		return nil, Addr{}, ln.failed("accept", err)
+	}
+	return s.accepted(ln.n), addrOf(&ext.Addr), nil
+}
+
+// accepted wraps a descriptor that the listener s has accepted.
+func (s *Socket) accepted(fd int) *Socket {
+	return newSocket(fd, s.Family(), s.Type(), s.Proto())
+}

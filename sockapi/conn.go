@@ -1,0 +1,215 @@
+package sockapi
+
+import (
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// Conn is a socket as a net.Conn for one task: code that reads and writes a
+// connection, such as net/http's ReadRequest, runs in the task as it is, and
+// suspends the task where it would block. Only that task may use it; another
+// task makes a Conn of its own.
+type Conn struct {
+	co    *loop.Coro
+	s     *Socket
+	read  deadline
+	write deadline
+}
+
+var (
+	_ net.Conn      = (*Conn)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+)
+
+// NewConn returns a Conn of the socket for the running task.
+func NewConn(co *loop.Coro, s *Socket) *Conn {
+	c := &Conn{co: co, s: s}
+	c.read.init(co.Loop(), &s.in)
+	c.write.init(co.Loop(), &s.out)
+	return c
+}
+
+// Socket returns the socket.
+func (c *Conn) Socket() *Socket { return c.s }
+
+// Read is RecvInto.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.read.passed() {
+		return 0, c.s.fail("recv", os.ErrDeadlineExceeded)
+	}
+	return RecvInto(c.co, c.s, p)
+}
+
+// Write is SendAll, and says how much was sent of what could not be sent
+// entirely.
+func (c *Conn) Write(p []byte) (int, error) {
+	s := c.s
+	if c.write.passed() {
+		return 0, s.fail("send", os.ErrDeadlineExceeded)
+	}
+	if err := s.enter(c.co, "send"); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	if err := s.out.acquire(c.co); err != nil {
+		return 0, s.wrap("send", err)
+	}
+	n, err := s.sendAll(c.co, p)
+	s.out.release()
+	return n, err
+}
+
+// ReadFrom sends all that r has. A regular *os.File, or an io.LimitedReader of
+// one, is sent by Sendfile from its position on.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	f, count := fileOf(r)
+	if f == nil || count == 0 || c.s.typ != unix.SOCK_STREAM {
+		return io.Copy(onlyWriter{c}, r)
+	}
+	if c.write.passed() {
+		return 0, c.s.fail("sendfile", os.ErrDeadlineExceeded)
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		at = 0 // a pipe, which has no positions
+	}
+	n, err := Sendfile(c.co, c.s, f, at, count, nil)
+	if limited, ok := r.(*io.LimitedReader); ok {
+		limited.N -= n
+	}
+	return n, err
+}
+
+// onlyWriter hides ReadFrom from io.Copy.
+type onlyWriter struct{ io.Writer }
+
+// fileOf returns the file behind r and how much of it r gives.
+func fileOf(r io.Reader) (*os.File, int64) {
+	switch r := r.(type) {
+	case *os.File:
+		return r, ToEnd
+	case *io.LimitedReader:
+		if f, ok := r.R.(*os.File); ok {
+			return f, max(r.N, 0)
+		}
+	}
+	return nil, 0
+}
+
+// Close is Socket.Close; a deadline has no effect any more.
+func (c *Conn) Close() error {
+	c.read.stop()
+	c.write.stop()
+	return c.s.Close()
+}
+
+// CloseWrite ends the output: the peer sees the end of the stream.
+func (c *Conn) CloseWrite() error { return c.s.Shutdown(unix.SHUT_WR) }
+
+// LocalAddr returns a *net.TCPAddr, *net.UDPAddr or *net.UnixAddr, nil if the
+// address is not known.
+func (c *Conn) LocalAddr() net.Addr {
+	a, _ := c.s.LocalAddr()
+	return a.netAddr(c.s.Type())
+}
+
+// RemoteAddr returns the address of the peer; see LocalAddr.
+func (c *Conn) RemoteAddr() net.Addr {
+	a, _ := c.s.PeerAddr()
+	return a.netAddr(c.s.Type())
+}
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.read.set(t)
+	c.write.set(t)
+	return nil
+}
+
+// SetReadDeadline sets the time after which Read, also one that waits already,
+// fails with os.ErrDeadlineExceeded; the zero time means never. What had
+// arrived before is still read.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.read.set(t)
+	return nil
+}
+
+// SetWriteDeadline sets the time after which Write and ReadFrom fail with
+// os.ErrDeadlineExceeded; see SetReadDeadline.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.write.set(t)
+	return nil
+}
+
+// deadline interrupts the operation of a lane at a time. Its timer is left alone
+// when the deadline is moved back or taken away, which is what servers do all the time: when
+// it fires too early, it is set anew.
+type deadline struct {
+	loop  *loop.Loop
+	lane  *lane
+	fire  func()
+	timer loop.TimerHandle
+	at    time.Duration // on the loop's clock, 0 for none
+	armed bool
+}
+
+func (d *deadline) init(l *loop.Loop, ln *lane) { d.loop, d.lane = l, ln }
+
+func (d *deadline) set(t time.Time) {
+	if t.IsZero() {
+		d.at = 0
+		return
+	}
+	d.at = max(d.loop.Time()+time.Until(t), 1)
+	if d.armed && d.timer.When() > d.at {
+		d.stopTimer()
+	}
+	d.arm()
+}
+
+// stop ends the deadline for good.
+func (d *deadline) stop() {
+	d.at = 0
+	d.stopTimer()
+}
+
+func (d *deadline) stopTimer() {
+	if d.armed {
+		d.timer.Cancel()
+		d.armed = false
+	}
+}
+
+// arm sets the timer, unless it is set.
+func (d *deadline) arm() {
+	if d.armed {
+		return
+	}
+	if d.fire == nil {
+		d.fire = d.fired
+	}
+	var err error
+	d.timer, err = d.loop.CallAt(d.at, d.fire)
+	d.armed = err == nil // on a closed loop nothing waits
+}
+
+// fired interrupts the operation, if the deadline is not later by now.
+func (d *deadline) fired() {
+	d.armed = false
+	switch {
+	case d.at == 0:
+	case !d.passed():
+		d.arm()
+	case d.lane.op.InFlight():
+		d.lane.expired = true
+		d.loop.CancelOp(&d.lane.op)
+	}
+}
+
+// passed reports whether it is too late.
+func (d *deadline) passed() bool { return d.at != 0 && d.loop.Time() >= d.at }

@@ -1,0 +1,109 @@
+package sockapi
+
+import (
+	"bytes"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// kept is what an operation brought although its call was cancelled, or more
+// than its call wanted. The next call in the direction gets it.
+type kept struct {
+	data  []byte
+	addr  Addr          // the sender of data
+	from  bool          // addr was asked for
+	conn  *Socket       // an accepted connection, and addr its peer
+	errno syscall.Errno // an error that the kernel reports only once
+}
+
+// keep puts the outcome of the input operation aside, if there is one.
+func (ln *lane) keep() {
+	s, op := ln.sock, &ln.op
+	if ln.errno == syscall.ECANCELED {
+		return
+	}
+	if ln.errno != 0 {
+		s.kept = &kept{errno: ln.errno}
+		return
+	}
+	switch op.Code {
+	case backend.OpAccept:
+		s.kept = &kept{conn: s.accepted(ln.n), addr: addrOf(&op.Ext.Addr)}
+	case backend.OpRecv, backend.OpRecvMsg:
+		if ln.n == 0 && s.stream() {
+			return // the end of a stream is reported again
+		}
+		k := &kept{data: bytes.Clone(op.Buf[:ln.n])}
+		if k.from = op.Code == backend.OpRecvMsg; k.from {
+			k.addr = addrOf(&op.Ext.Addr)
+		}
+		s.kept = k
+	}
+}
+
+// receiveKept gives p what was put aside; the rest of a datagram is dropped.
+func (s *Socket) receiveKept(p []byte) (int, Addr, error) {
+	k := s.kept
+	if k.errno != 0 {
+		s.kept = nil
+		return 0, Addr{}, k.errno
+	}
+	n := copy(p, k.data)
+	k.data = k.data[n:]
+	if len(k.data) == 0 || !s.stream() {
+		s.kept = nil
+	}
+	if !k.from {
+		// The sender was not asked for: a connected peer, if anybody.
+		k.addr, _ = s.PeerAddr()
+	}
+	return n, k.addr, nil
+}
+
+// takeKept returns the bytes that were put aside.
+func (s *Socket) takeKept() []byte {
+	if s.kept == nil {
+		return nil
+	}
+	data := s.kept.data
+	s.dropKept()
+	return data
+}
+
+// dropKept gives up what was put aside.
+func (s *Socket) dropKept() {
+	if s.kept != nil && s.kept.conn != nil {
+		// A connection that nobody will accept: there is nobody to be told.
+		_ = s.kept.conn.Close()
+	}
+	s.kept = nil
+}
+
+// drain receives once more, without waiting, for a call that is about to end
+// because the socket is closed: what had arrived before is still delivered.
+func (ln *lane) drain() {
+	op := &ln.op
+	if op.Code != backend.OpRecv && op.Code != backend.OpRecvMsg {
+		return
+	}
+	if op.Buf == nil {
+		op.Buf = make([]byte, op.Len)
+	}
+	if len(op.Buf) == 0 {
+		return
+	}
+	var addr, addrLen unsafe.Pointer
+	if op.Code == backend.OpRecvMsg {
+		op.Ext.Addr.Len = backend.AddrCap
+		addr, addrLen = unsafe.Pointer(&op.Ext.Addr.Raw), unsafe.Pointer(&op.Ext.Addr.Len)
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(op.FD), uintptr(unsafe.Pointer(&op.Buf[0])),
+		uintptr(len(op.Buf)), unix.MSG_DONTWAIT, uintptr(addr), uintptr(addrLen))
+	if errno == 0 && n > 0 {
+		ln.n, ln.errno = int(n), 0
+	}
+}

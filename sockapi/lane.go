@@ -1,0 +1,245 @@
+package sockapi
+
+import (
+	"bytes"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// maxTries is how many operations on a socket may be done at once, without
+// letting the rest of the loop run.
+const maxTries = 16
+
+// lane is one of the two directions of a socket. One call at a time has it and
+// uses its operation; the others wait, first come, first served. Handing one
+// operation after the other to the backend keeps what a cancelled one received
+// in front of what the next one receives.
+type lane struct {
+	op   backend.Op
+	sock *Socket
+	co   *loop.Coro // the task that waits for op
+	// first and last are the calls that wait for the lane.
+	first, last *waiter
+	n           int // the result of op
+	errno       syscall.Errno
+	busy        bool // a call has the lane
+	cancelled   bool // the task that waits for op was cancelled
+	expired     bool // its deadline has passed
+}
+
+func (ln *lane) init(s *Socket) {
+	ln.sock = s
+	ln.op.Receiver = ln
+}
+
+// perform does op, at once or by suspending the task, and sets n and errno. An
+// error says that the wait ended for another reason than op; then errno is 0
+// only if op had succeeded nevertheless.
+func (ln *lane) perform(co *loop.Coro) error {
+	s := ln.sock
+	ln.errno, ln.n = syscall.ECANCELED, 0
+	ln.cancelled, ln.expired = false, false
+	if s.state >= stateClosing {
+		return ErrSocketClosed
+	}
+	if s.tries < maxTries && ln.try() {
+		s.tries++
+		return nil
+	}
+	s.tries = 0
+	if err := s.loop.Submit(&ln.op); err != nil {
+		return err
+	}
+	ln.co = co
+	err := co.Suspend(ln)
+	ln.co = nil
+	if err == nil && (ln.cancelled || ln.errno == syscall.ECANCELED) {
+		return ln.interrupted(co)
+	}
+	return err
+}
+
+// try does op at once if that is possible.
+//
+//go:noinline
+func (ln *lane) try() bool {
+	r, ok := ln.sock.loop.Try(&ln.op)
+	if ok {
+		ln.take(&r)
+	}
+	return ok
+}
+
+// take keeps the result.
+func (ln *lane) take(r *backend.Result) {
+	ln.n, ln.errno = r.N, r.Errno
+	if r.Data != nil {
+		// Borrowed memory: it has to be copied before the loop goes on.
+		ln.op.Buf = bytes.Clone(r.Data)
+	}
+}
+
+// interrupted says why op was cancelled.
+func (ln *lane) interrupted(co *loop.Coro) error {
+	switch {
+	case ln.cancelled:
+		return co.CancelledError()
+	case ln.sock.state >= stateClosing:
+		return ErrSocketClosed
+	case ln.expired:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// Complete is told by the backend that op has ended.
+func (ln *lane) Complete(op *backend.Op, r backend.Result) {
+	s := ln.sock
+	if op.Code == backend.OpClose {
+		s.closed(r.Errno)
+		return
+	}
+	ln.take(&r)
+	if r.Errno == syscall.ECANCELED {
+		if s.loop.IsClosed() {
+			return // the loop ends its tasks itself
+		}
+		if s.state == stateClosing && !ln.cancelled {
+			ln.drain()
+		}
+	}
+	if ln.co == nil {
+		ln.abandoned()
+		return
+	}
+	ln.co.Resume()
+}
+
+// abandoned ends a call whose task could not be suspended.
+func (ln *lane) abandoned() {
+	if ln == &ln.sock.in {
+		ln.keep()
+	}
+	ln.op.Buf = nil
+	ln.release()
+}
+
+// CancelWait is told that the waiting task is cancelled.
+func (ln *lane) CancelWait(*loop.Coro) bool {
+	if !ln.op.InFlight() {
+		return false
+	}
+	ln.cancelled = true
+	ln.sock.loop.CancelOp(&ln.op)
+	return true
+}
+
+// String says what a task waits for.
+func (ln *lane) String() string { return ln.op.String() }
+
+// waiter is a call that waits for its turn.
+type waiter struct {
+	co      *loop.Coro
+	ln      *lane
+	next    *waiter
+	err     error // why it shall not have its turn
+	granted bool
+}
+
+var waiters = sync.Pool{New: func() any { return new(waiter) }}
+
+// acquire waits until the lane is free and takes it.
+func (ln *lane) acquire(co *loop.Coro) error {
+	if !ln.busy {
+		ln.busy = true
+		return nil
+	}
+	return ln.queue(co)
+}
+
+func (ln *lane) queue(co *loop.Coro) error {
+	w := waiters.Get().(*waiter)
+	w.co, w.ln = co, ln
+	if ln.first == nil {
+		ln.first = w
+	} else {
+		ln.last.next = w
+	}
+	ln.last = w
+	err := co.Suspend(w)
+	if err == nil {
+		err = w.err
+	}
+	if err != nil {
+		if w.granted {
+			ln.release()
+		} else {
+			ln.drop(w)
+		}
+	}
+	*w = waiter{}
+	waiters.Put(w)
+	return err
+}
+
+// release gives the lane to the next call.
+func (ln *lane) release() {
+	w := ln.first
+	if w == nil {
+		ln.busy = false
+		if ln.sock.state == stateClosing {
+			ln.sock.closeWhenIdle()
+		}
+		return
+	}
+	ln.drop(w)
+	w.granted = true
+	w.co.Wake()
+}
+
+// drop takes w out of the queue.
+func (ln *lane) drop(w *waiter) {
+	var before *waiter
+	for at := ln.first; at != nil; before, at = at, at.next {
+		if at != w {
+			continue
+		}
+		if before == nil {
+			ln.first = w.next
+		} else {
+			before.next = w.next
+		}
+		if ln.last == w {
+			ln.last = before
+		}
+		w.next = nil
+		return
+	}
+}
+
+// refuse ends the wait of every call in the queue.
+func (ln *lane) refuse(err error) {
+	for w := ln.first; w != nil; w = ln.first {
+		ln.drop(w)
+		w.err = err
+		w.co.Wake()
+	}
+}
+
+// CancelWait is told that the task of a waiting call is cancelled.
+func (w *waiter) CancelWait(co *loop.Coro) bool {
+	if w.granted || w.err != nil {
+		return false // it is about to run, and Suspend tells it
+	}
+	w.ln.drop(w)
+	w.err = co.CancelledError()
+	co.Wake()
+	return true
+}
+
+// String says what a task waits for.
+func (w *waiter) String() string { return "its turn after " + w.ln.op.String() }
