@@ -38,7 +38,7 @@ func (s *Socket) Close() error {
 // CloseWait closes the socket and waits until the descriptor is closed: from
 // then on a listener refuses, and the peer sees the end. If the task is
 // cancelled meanwhile, the closing goes on.
-func (s *Socket) CloseWait(co *loop.Coro) error {
+func CloseWait(co *loop.Coro, s *Socket) error {
 	if err := s.Close(); err != nil {
 		return err
 	}

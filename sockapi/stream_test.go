@@ -135,7 +135,7 @@ func TestBigTransfersArriveUnchanged(t *testing.T) {
 				}
 				rest = rest[n:]
 			}
-			if err := s.CloseWait(co); err != nil {
+			if err := CloseWait(co, s); err != nil {
 				return err
 			}
 			sum, err := receiver.Await(co)
@@ -316,7 +316,7 @@ func TestAResetConnectionIsAConnectionErrorForReceiverAndSender(t *testing.T) {
 			if err := client.SetLinger(0); err != nil {
 				return err
 			}
-			if err := client.CloseWait(co); err != nil {
+			if err := CloseWait(co, client); err != nil {
 				return err
 			}
 			if _, err := waiting.Await(co); !errors.Is(err, syscall.ECONNRESET) || !errors.Is(err, ErrConnection) {
