@@ -42,13 +42,6 @@ func newPool(t testing.TB, workers int, name string) *PoolExecutor {
 	return p
 }
 
-// handlerLog collects what goes to the exception handler.
-func handlerLog(l *Loop) *[]*ExceptionContext {
-	var all []*ExceptionContext
-	l.SetExceptionHandler(func(_ *Loop, c *ExceptionContext) { all = append(all, c) })
-	return &all
-}
-
 func TestRunInExecutorDeliversTheResultOnTheLoop(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		broken := errors.New("broken")
@@ -94,19 +87,13 @@ func TestThePanicOfAJobBecomesTheFuturesError(t *testing.T) {
 func TestAWorkerThatCalledGoexitIsReplaced(t *testing.T) {
 	p := newPool(t, 1, "one")
 	g := newGate(t)
-	for _, fn := range []func(){func() { g.job(); runtime.Goexit() }, g.release} {
+	done := make(chan struct{})
+	for _, fn := range []func(){func() { g.job(); runtime.Goexit() }, func() { close(done) }} {
 		if _, err := p.Submit(fn); err != nil {
 			t.Fatal(err)
 		}
-		if len(g.started) == 0 {
-			continue
-		}
 	}
 	<-g.started
-	done := make(chan struct{})
-	if _, err := p.Submit(func() { close(done) }); err != nil {
-		t.Fatal(err)
-	}
 	g.release()
 	waitFor(t, done, "the job behind the one that called Goexit")
 }
@@ -281,7 +268,7 @@ func TestShutdownDefaultExecutorWaitsForItsWork(t *testing.T) {
 
 func TestShutdownDefaultExecutorGivesUpAfterItsTimeout(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		logged := captureLog(l)
+		logged := logTo(l)
 		g := newGate(t)
 		runMain(t, l, func(co *Coro) error {
 			RunInExecutor(l, nil, g.job)
