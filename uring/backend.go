@@ -22,9 +22,10 @@ type Backend struct {
 	pins  pins
 	arena arena
 
-	bufs *buffers // nil without provided buffers
-	own  []byte   // receives what they would
-	lent int32    // a provided buffer's number plus 1 while a receiver has it
+	bufs   *buffers // nil without provided buffers
+	own    []byte   // receives what they would
+	copied []byte   // a piece of a file on its way to a blocking socket
+	lent   int32    // a provided buffer's number plus 1 while a receiver has it
 
 	// done holds the slots whose result is known without the kernel; those
 	// before doneHead are delivered.
@@ -360,8 +361,10 @@ func (b *Backend) release() error {
 	if b.bufs != nil {
 		b.bufs.close()
 	}
-	if b.own != nil {
-		unix.Munmap(b.own)
+	for _, m := range [][]byte{b.own, b.copied} {
+		if m != nil {
+			unix.Munmap(m)
+		}
 	}
 	return err
 }

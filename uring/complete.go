@@ -3,6 +3,8 @@ package uring
 import (
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
@@ -19,8 +21,8 @@ func (b *Backend) complete(c cqe) {
 		if flags&cqeBuffer != 0 {
 			b.bufs.put(uint16(flags >> cqeBufferShift))
 		}
-	case b.slots.tab[idx].stage == stagePoll:
-		b.ready(idx, res)
+	case b.slots.tab[idx].stage != stageOp:
+		b.polled(idx, res, flags)
 	case res < 0:
 		b.failed(idx, -res)
 	default:
@@ -44,18 +46,55 @@ func (b *Backend) internal(ud uint64, res int32, flags uint32) {
 	}
 }
 
+// polled acts on a completion of a poll. io_uring reports POLLRDHUP also to
+// those who did not ask for it. A poll that ended with nothing else is made
+// anew as a multishot, which stays silent until something happens, and which
+// is cancelled when what is wanted has come.
+func (b *Backend) polled(idx uint32, res int32, flags uint32) {
+	s := &b.slots.tab[idx]
+	more := flags&cqeMore != 0
+	got := wanted(s.op, res)
+	switch {
+	case s.stage == stageFound:
+		if !more {
+			b.ready(idx, s.op.State.Res)
+		}
+	case got == 0 && s.cancelled && !more:
+		b.finish(idx, failure(syscall.ECANCELED))
+	case got == 0 && !more:
+		b.prepEdge(idx)
+	case got == 0:
+	case more:
+		s.stage, s.op.State.Res = stageFound, got
+		b.prepCancel(idx)
+	default:
+		b.ready(idx, got)
+	}
+}
+
+// wanted returns the events of a poll's result that op has asked for, and
+// those that come unasked; an error remains as it is.
+func wanted(op *backend.Op, res int32) int32 {
+	if res < 0 {
+		return res
+	}
+	return res & int32(events(op)|unix.POLLERR|unix.POLLHUP|unix.POLLNVAL)
+}
+
 // ready goes on with an operation that waited for its descriptor.
 func (b *Backend) ready(idx uint32, res int32) {
 	s := &b.slots.tab[idx]
 	switch {
-	case s.cancelled:
-		b.finish(idx, failure(syscall.ECANCELED))
 	case res < 0:
 		b.finish(idx, failure(syscall.Errno(-res)))
+	case s.op.Code == backend.OpPoll:
+		b.finish(idx, backend.Result{N: int(res)})
+	case s.cancelled:
+		b.finish(idx, failure(syscall.ECANCELED))
 	case s.op.Code == backend.OpSendfile:
 		b.sendfile(idx)
 	case s.op.Code == backend.OpWaitID:
-		b.waitReady(idx)
+		b.reap(idx)
 	case b.readyFirst(s.op):
 		b.recvReady(idx)
 	default:
@@ -106,11 +145,7 @@ func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
 		}
 	case backend.OpAccept, backend.OpPoll:
 		if op.Flags&backend.Multishot != 0 {
-			if flags&cqeMore == 0 {
-				b.rearm(idx)
-			}
-			r.More = true
-			op.Receiver.Complete(op, r)
+			b.goesOn(idx, r, flags)
 			return
 		}
 		if s.aux != nil {
@@ -124,6 +159,21 @@ func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
 		op.Ext.Child = (*auxSiginfo)(s.aux).child()
 	}
 	b.finish(idx, r)
+}
+
+// goesOn delivers a result of a multishot accept or poll.
+func (b *Backend) goesOn(idx uint32, r backend.Result, flags uint32) {
+	if flags&cqeMore == 0 {
+		b.rearm(idx)
+	}
+	op := b.slots.tab[idx].op
+	if op.Code == backend.OpPoll {
+		if r.N = int(wanted(op, int32(r.N))); r.N == 0 {
+			return
+		}
+	}
+	r.More = true
+	op.Receiver.Complete(op, r)
 }
 
 // recvProvided delivers what a recv put into a provided buffer.

@@ -13,8 +13,7 @@
 //
 // It works on Linux 6.1 and newer. [Available] says why it cannot be used
 // where it cannot, and [Backend.Features] which of the newer abilities of the
-// kernel are in use and why not the others. The descriptor of a sendfile must
-// be non-blocking, because that one operation is a plain system call.
+// kernel are in use and why not the others.
 //
 // A reader starts with backend.go; from there, prep.go is what each operation
 // looks like to the kernel and complete.go what its completion means.

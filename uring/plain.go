@@ -17,21 +17,65 @@ const maxSendfile = 1 << 20
 // lets the ring wait for room when the socket is full.
 func (b *Backend) sendfile(idx uint32) {
 	op := b.slots.tab[idx].op
-	off := op.Off
 	for {
-		n, err := unix.Sendfile(int(op.FD), int(op.FD2), &off, min(op.Len, maxSendfile))
-		switch err {
-		case nil:
+		n, errno := b.trySendfile(op)
+		switch errno {
+		case 0:
 			b.later(idx, int32(n))
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
 			b.prepReady(idx)
 		default:
-			b.later(idx, -int32(err.(syscall.Errno)))
+			b.later(idx, -int32(errno))
 		}
 		return
 	}
+}
+
+// trySendfile sends what the socket takes at once. sendfile(2) cannot be told
+// not to wait for a socket that is blocking itself, so such a one gets a copy.
+func (b *Backend) trySendfile(op *backend.Op) (int, syscall.Errno) {
+	flags, _, errno := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_GETFL, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	if flags&unix.O_NONBLOCK == 0 {
+		return b.sendCopy(op)
+	}
+	off := op.Off
+	n, err := unix.Sendfile(int(op.FD), int(op.FD2), &off, min(op.Len, maxSendfile))
+	if err != nil {
+		return 0, err.(syscall.Errno)
+	}
+	return n, 0
+}
+
+// copySize is how much of a file one copy holds.
+const copySize = 64 << 10
+
+// sendCopy reads a piece of the file and sends it without waiting.
+func (b *Backend) sendCopy(op *backend.Op) (int, syscall.Errno) {
+	if b.copied == nil {
+		m, err := mmapAnon(copySize)
+		if err != nil {
+			return 0, syscall.ENOMEM
+		}
+		b.copied = m
+	}
+	n, err := unix.Pread(int(op.FD2), b.copied[:min(op.Len, copySize)], op.Off)
+	if err != nil {
+		return 0, err.(syscall.Errno)
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	sent, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(op.FD), uintptr(unsafe.Pointer(&b.copied[0])),
+		uintptr(n), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(sent), 0
 }
 
 // recvReady receives with recv(2) into the backend's one buffer: the way to
@@ -53,20 +97,24 @@ func (b *Backend) recvReady(idx uint32) {
 	}
 }
 
-// waitReady reaps the child of a pidfd that has become readable.
-func (b *Backend) waitReady(idx uint32) {
-	s := &b.slots.tab[idx]
-	var info auxSiginfo
-	_, _, errno := syscall.RawSyscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(s.op.FD),
-		uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG, 0, 0)
-	switch {
-	case errno == syscall.EINTR || errno == syscall.EAGAIN || errno == 0 && info.pid == 0:
-		b.rearm(idx)
-	case errno != 0:
-		b.finish(idx, failure(errno))
-	default:
-		s.op.Ext.Child = info.child()
-		b.finish(idx, backend.Result{})
+// reap reaps the child of a pidfd with waitid(2), or lets the ring wait until
+// it has ended.
+func (b *Backend) reap(idx uint32) {
+	op := b.slots.tab[idx].op
+	for {
+		var info auxSiginfo
+		_, _, errno := syscall.RawSyscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(op.FD),
+			uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG, 0, 0)
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno == syscall.EAGAIN || errno == 0 && info.pid == 0:
+			b.prepReady(idx)
+		default:
+			op.Ext.Child = info.child()
+			b.later(idx, -int32(errno))
+		}
+		return
 	}
 }
 

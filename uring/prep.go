@@ -18,12 +18,14 @@ func (b *Backend) start(idx uint32) {
 	switch {
 	case op.Code == backend.OpSendfile:
 		b.sendfile(idx)
+	case op.Code == backend.OpWaitID && !b.use.waitID:
+		b.reap(idx)
 	case op.Code == backend.OpPoll:
 		if errno := pollable(op.FD); errno != 0 {
 			b.later(idx, -int32(errno))
-			return
+		} else {
+			b.rearm(idx)
 		}
-		b.prep(idx)
 	case b.readyFirst(op):
 		b.prepReady(idx)
 	default:
@@ -31,11 +33,12 @@ func (b *Backend) start(idx uint32) {
 	}
 }
 
-// readyFirst reports whether op is done with a plain system call once its
-// descriptor is ready, because the kernel lacks a better way.
+// readyFirst reports whether op begins by waiting until its descriptor is
+// ready: because that is all it does, or because the kernel lacks a better way
+// and it is done with a plain system call then.
 func (b *Backend) readyFirst(op *backend.Op) bool {
-	return op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil ||
-		op.Code == backend.OpWaitID && !b.use.waitID
+	return op.Code == backend.OpPoll && op.Flags&backend.Multishot == 0 ||
+		op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil
 }
 
 // prep writes the submission queue entry of a slot's operation.
@@ -73,11 +76,7 @@ func (b *Backend) prep(idx uint32) {
 	case backend.OpWrite:
 		e.PrepOperation(sys.IORING_OP_WRITE, op.FD, buf, n, uint64(op.Off))
 	case backend.OpPoll:
-		multi := uint32(0)
-		if op.Flags&backend.Multishot != 0 {
-			multi = pollMultishot
-		}
-		e.PrepOperation(sys.IORING_OP_POLL_ADD, op.FD, 0, multi, 0)
+		e.PrepOperation(sys.IORING_OP_POLL_ADD, op.FD, 0, pollMultishot, 0)
 		e.SetOpFlags(op.Arg)
 	case backend.OpShutdown:
 		e.PrepOperation(sys.IORING_OP_SHUTDOWN, op.FD, 0, op.Arg, 0)
@@ -117,18 +116,29 @@ func (b *Backend) prepRecv(e *sqe, op *backend.Op) {
 }
 
 // prepReady asks when the descriptor of a slot is ready for its operation.
-func (b *Backend) prepReady(idx uint32) {
+func (b *Backend) prepReady(idx uint32) { b.prepPoll(idx, stagePoll, 0) }
+
+// prepEdge asks for new readiness only, again and again. See polled.
+func (b *Backend) prepEdge(idx uint32) { b.prepPoll(idx, stageEdge, pollMultishot) }
+
+func (b *Backend) prepPoll(idx uint32, st stage, flags uint32) {
 	s := &b.slots.tab[idx]
-	s.stage = stagePoll
-	events := uint32(unix.POLLIN)
-	switch s.op.Code {
-	case backend.OpConnect, backend.OpSend, backend.OpSendMsg, backend.OpWrite, backend.OpSendfile:
-		events = unix.POLLOUT
-	}
+	s.stage = st
 	e := b.ring.next()
-	e.PrepOperation(sys.IORING_OP_POLL_ADD, s.op.FD, 0, 0, 0)
-	e.SetOpFlags(events)
+	e.PrepOperation(sys.IORING_OP_POLL_ADD, s.op.FD, 0, flags, 0)
+	e.SetOpFlags(events(s.op))
 	e.SetUserData(b.slots.userData(kindOp, idx))
+}
+
+// events returns what an operation that waits for readiness waits for.
+func events(op *backend.Op) uint32 {
+	switch op.Code {
+	case backend.OpPoll:
+		return op.Arg
+	case backend.OpSend, backend.OpSendMsg, backend.OpWrite, backend.OpSendfile:
+		return unix.POLLOUT
+	}
+	return unix.POLLIN
 }
 
 // prepCancel asks the kernel to end what it does for a slot.

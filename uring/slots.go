@@ -20,8 +20,10 @@ const genMask = 1<<24 - 1
 type stage uint8
 
 const (
-	stageOp   stage = iota // the operation itself
-	stagePoll              // waiting until the descriptor is ready for it
+	stageOp    stage = iota // the operation itself
+	stagePoll               // waiting until the descriptor is ready for it
+	stageEdge               // the same, told of new readiness only
+	stageFound              // ready, waiting for the end of stageEdge
 )
 
 // slot holds everything about an operation in flight that is not in its Op.
