@@ -23,8 +23,8 @@ type Conn interface {
 	// Close, Abort or an error.
 	IsClosing() bool
 	// ExtraInfo returns an optional fact; ok is false if the transport does not
-	// know the name (asyncio's get_extra_info with its default). See ExtraInfo
-	// for the names.
+	// know the name (get_extra_info with its default). See ExtraPeerName and the
+	// other names.
 	ExtraInfo(name string) (value any, ok bool)
 	// PauseReading stops the delivery of data and of the end of the stream, also
 	// of what has been received already, until ResumeReading. It is idempotent
@@ -109,6 +109,9 @@ type SubprocessTransport interface {
 	// ReturnCode returns the exit status, or the negated number of the signal
 	// that killed the process; ok is false while it runs (get_returncode).
 	ReturnCode() (code int, ok bool)
+	// Wait suspends the task until the process has ended and returns what
+	// ReturnCode does then. It does not wait for pipes that others keep open.
+	Wait(co *loop.Coro) (code int, err error)
 	// SendSignal sends a signal through the pidfd, so that it never hits another
 	// process. The error is os.ErrProcessDone when the process has ended
 	// (send_signal).

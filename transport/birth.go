@@ -1,0 +1,102 @@
+package transport
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+// birth makes the transport of a connected descriptor for a task.
+type birth struct {
+	fd       int
+	sock     *sockapi.Socket // the owner of the descriptor, or nil
+	received []byte          // what was received before
+	tls      *tlsParams      // nil without TLS
+	tcp      bool
+}
+
+// make makes the protocol and its transport, and returns when ConnectionMade
+// was called or, with TLS, the handshake is over. If it fails, the descriptor is
+// closed.
+func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protocol, error) {
+	sh := sharedOf(co.Loop())
+	p := b.protocol(sh, factory)
+	if p == nil {
+		return nil, nil, fmt.Errorf("create connection: %w", invalid("the protocol factory returned nil"))
+	}
+	raw, layer := p, tlsLayer(nil)
+	if b.tls != nil {
+		layer = wrapTLS(co.Loop(), p, b.tls)
+		raw = layer
+	}
+	ctx := co.Loop().CurrentContext().Copy()
+	s := newStream(sh, int32(b.fd), raw, ctx, nil)
+	if b.sock != nil {
+		s.rarely().sock = b.sock
+	}
+	if b.tcp {
+		s.askName(unix.SYS_GETPEERNAME, &s.peer)
+		// A socket that is broken already says so when it is read.
+		_ = unix.SetsockoptInt(b.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	s.unread(b.received)
+	if _, err := co.Loop().CallSoonContext(ctx, s.begin); err != nil {
+		return nil, nil, err
+	}
+	if layer != nil {
+		if err := layer.handshake(co); err != nil {
+			s.Abort()
+			return nil, nil, fmt.Errorf("create connection to %v: %w", s.peerAddr(), err)
+		}
+		return layer.transport(), p, nil
+	}
+	if err := loop.Sleep(co, 0); err != nil {
+		s.Close()
+		return nil, nil, err
+	}
+	return s, p, nil
+}
+
+// protocol calls the factory. If that panics or returns nil, the descriptor is
+// closed.
+func (b *birth) protocol(sh *shared, factory func() Protocol) (p Protocol) {
+	defer func() {
+		if p == nil {
+			b.close(sh)
+		}
+	}()
+	return factory()
+}
+
+func (b *birth) close(sh *shared) {
+	if b.sock != nil {
+		closeAdopted(sh, b.sock)
+		return
+	}
+	sh.close(int32(b.fd))
+}
+
+// closeAdopted closes a socket that was adopted.
+func closeAdopted(sh *shared, sock *sockapi.Socket) {
+	sock.Release()
+	fd, _, err := sock.Detach()
+	if err == nil {
+		sh.close(int32(fd))
+		return
+	}
+	// There is nobody to be told.
+	_ = sock.Close()
+}
+
+// adopt makes the transport of a socket of the caller.
+func adopt(co *loop.Coro, factory func() Protocol, sock *sockapi.Socket, params *tlsParams) (Transport, Protocol, error) {
+	received, err := sock.Adopt("a stream transport")
+	if err != nil {
+		return nil, nil, fmt.Errorf("create connection: %w", err)
+	}
+	b := &birth{fd: sock.Fd(), sock: sock, received: received, tls: params, tcp: sock.Family() != unix.AF_UNIX}
+	return b.make(co, factory)
+}

@@ -1,0 +1,129 @@
+package transport
+
+import (
+	"errors"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// interleave orders addresses so that their families alternate, after the first
+// addresses of the first family, first of them in all (RFC 8305, section 4).
+// Within a family the order stays.
+func interleave(infos []loop.AddrInfo, first int) []loop.AddrInfo {
+	var families []int
+	of := map[int][]loop.AddrInfo{}
+	for _, info := range infos {
+		if of[info.Family] == nil {
+			families = append(families, info.Family)
+		}
+		of[info.Family] = append(of[info.Family], info)
+	}
+	out := make([]loop.AddrInfo, 0, len(infos))
+	if len(families) > 0 {
+		lead := families[0]
+		n := min(first-1, len(of[lead])-1)
+		out = append(out, of[lead][:n]...)
+		of[lead] = of[lead][n:]
+	}
+	for len(out) < len(infos) {
+		for _, f := range families {
+			if len(of[f]) > 0 {
+				out = append(out, of[f][0])
+				of[f] = of[f][1:]
+			}
+		}
+	}
+	return out
+}
+
+// race is a staggered race: attempts that are started one after the other until
+// one has succeeded.
+type race struct {
+	attempt func(co *loop.Coro, i int) (int, error)
+	abandon func(fd int)
+	errs    []error
+	tasks   []*loop.Task[struct{}]
+	running int
+	winner  int // what the attempt that succeeded has returned, -1 if none did
+	over    bool
+	hurry   bool // the next attempt is due
+	changed waitList
+}
+
+// staggeredRace runs n attempts. Each starts when the one before has failed or
+// the delay has passed since that was started; the first success cancels the
+// others. It returns what that returned, or the errors of all attempts, in their
+// order; a cancellation of the task is the last error. What a late attempt has
+// returned is given to abandon.
+func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop.Coro, int) (int, error), abandon func(int)) (int, []error) {
+	r := &race{attempt: attempt, abandon: abandon, errs: make([]error, n), winner: -1, hurry: true}
+	r.changed.what = "one of several connection attempts"
+	defer r.stop()
+	for r.winner < 0 {
+		if len(r.tasks) == n && r.running == 0 {
+			return -1, r.errs
+		}
+		if r.hurry && len(r.tasks) < n {
+			timer, err := r.start(co, delay)
+			if err != nil {
+				return -1, append(r.errs[:len(r.tasks)], err)
+			}
+			defer timer.Cancel()
+			continue
+		}
+		if err := r.changed.wait(co); err != nil {
+			return -1, []error{err}
+		}
+	}
+	return r.winner, nil
+}
+
+// start begins the next attempt and the delay before the one after.
+func (r *race) start(co *loop.Coro, delay time.Duration) (loop.TimerHandle, error) {
+	i := len(r.tasks)
+	r.hurry = false
+	r.running++
+	r.tasks = append(r.tasks, co.Loop().Go(func(co *loop.Coro) error {
+		r.run(co, i)
+		return nil
+	}))
+	return co.Loop().CallLater(delay, func() { r.next(i) })
+}
+
+// next makes the attempt after attempt i due.
+func (r *race) next(i int) {
+	if len(r.tasks) == i+1 {
+		r.hurry = true
+		r.changed.wake()
+	}
+}
+
+// run makes an attempt.
+func (r *race) run(co *loop.Coro, i int) {
+	err := errors.New("the attempt panicked")
+	defer func() {
+		r.running--
+		if r.errs[i] = err; err != nil {
+			r.next(i)
+		}
+		r.changed.wake()
+	}()
+	fd, aerr := r.attempt(co, i)
+	err = aerr
+	switch {
+	case err != nil:
+	case r.over || r.winner >= 0:
+		r.abandon(fd)
+	default:
+		r.winner = fd
+	}
+}
+
+// stop ends the attempts that are under way.
+func (r *race) stop() {
+	r.over = true
+	for _, t := range r.tasks {
+		t.Cancel("")
+	}
+}

@@ -1,0 +1,163 @@
+package transport
+
+import (
+	"fmt"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+// acceptPause is how long a listener waits when it cannot accept, because the
+// process is out of descriptors or the machine out of memory.
+const acceptPause = time.Second
+
+// listener is one listening socket of a server.
+type listener struct {
+	op    backend.Op // accepts
+	srv   *Server
+	view  *TransportSocket
+	file  *socketFile // to be removed on close, or nil
+	retry loop.TimerHandle
+	pause time.Duration
+	fd    int32
+	tcp   bool
+}
+
+// newListener wraps a bound socket, which it owns from now on.
+func newListener(fd int, tcp bool) *listener {
+	l := &listener{fd: int32(fd), tcp: tcp, view: &TransportSocket{fd: int32(fd)}, pause: acceptPause}
+	l.op = backend.Op{Receiver: l, Code: backend.OpAccept, Flags: backend.Multishot, FD: l.fd}
+	return l
+}
+
+func (l *listener) listen(backlog int) error {
+	if err := unix.Listen(int(l.fd), backlog); err != nil {
+		addr, _ := l.view.LocalAddr()
+		return &sockapi.OpError{Op: "listen on", Addr: addr, FD: int(l.fd), Err: err}
+	}
+	return nil
+}
+
+// accept lets the kernel accept until it reports an error.
+func (l *listener) accept() {
+	if l.srv.closed || l.op.InFlight() {
+		return
+	}
+	if err := l.srv.sh.loop.Submit(&l.op); err != nil {
+		l.failed(err)
+	}
+}
+
+// Complete takes a connection.
+func (l *listener) Complete(op *backend.Op, r backend.Result) {
+	switch r.Errno {
+	case 0:
+		l.accepted(int32(r.N))
+		if !r.More {
+			l.accept()
+		}
+	case syscall.ECANCELED:
+	case syscall.ECONNABORTED:
+		l.accept()
+	default:
+		l.failed(r.Errno)
+	}
+}
+
+// failed reports why nothing can be accepted, and tries again later.
+func (l *listener) failed(err error) {
+	if l.srv.closed {
+		return
+	}
+	ev := l.srv.sh.loop
+	message := "accepting a connection failed"
+	switch err {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
+		message = "socket.accept() out of system resource"
+	}
+	l.retry, _ = ev.CallLater(l.pause, l.accept)
+	addr, _ := l.view.LocalAddr()
+	ev.CallExceptionHandler(&loop.ExceptionContext{
+		Message:   message,
+		Exception: &sockapi.OpError{Op: "accept on", Addr: addr, FD: int(l.fd), Err: err},
+		Socket:    l.view,
+	})
+}
+
+// accepted makes the transport and the protocol of a connection.
+func (l *listener) accepted(fd int32) {
+	srv := l.srv
+	if srv.closed {
+		closeFD(fd)
+		return
+	}
+	ctx := srv.ctx.Copy()
+	p := srv.protocol(ctx)
+	if p == nil || srv.closed {
+		closeFD(fd)
+		return
+	}
+	if srv.tls == nil {
+		s := newStream(srv.sh, fd, p, ctx, srv)
+		l.name(s)
+		s.begin()
+		return
+	}
+	layer := wrapTLS(srv.sh.loop, p, srv.tls)
+	s := newStream(srv.sh, fd, layer, ctx, srv)
+	l.name(s)
+	s.begin()
+}
+
+// name asks for the peer's address, which the kernel forgets when a TCP
+// connection breaks.
+func (l *listener) name(s *stream) {
+	if l.tcp {
+		s.askName(unix.SYS_GETPEERNAME, &s.peer)
+	}
+}
+
+// protocol calls the factory. A panic, or a nil protocol, is reported, and costs
+// only this connection.
+func (srv *Server) protocol(ctx *loop.Context) (p Protocol) {
+	const message = "Error on transport creation for incoming connection"
+	ev := srv.sh.loop
+	before := ev.EnterContext(ctx)
+	defer func() {
+		ev.LeaveContext(before)
+		if r := recover(); r != nil {
+			p = nil
+			ev.HandlePanic(r, debug.Stack(), &loop.ExceptionContext{Message: message})
+		}
+	}()
+	if p = srv.factory(); p == nil {
+		ev.CallExceptionHandler(&loop.ExceptionContext{
+			Message:   message,
+			Exception: fmt.Errorf("%w: the protocol factory returned nil", loop.ErrInvalidArgument),
+		})
+	}
+	return p
+}
+
+// close stops accepting and gives the descriptor away.
+func (l *listener) close() {
+	l.retry.Cancel()
+	l.view.fd = -1
+	l.file.remove()
+	l.srv.sh.close(l.fd)
+	l.fd = -1
+}
+
+// orphan closes the descriptor of a listener whose loop is closed.
+func (l *listener) orphan() {
+	l.view.fd = -1
+	l.file.remove()
+	closeFD(l.fd)
+	l.fd = -1
+}
