@@ -8,13 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// result is what a Receiver is told.
+type result = backend.Result
+
 // op is an operation that records its completions and checks each of them.
 type op struct {
 	backend.Op
 	d *driver
 	// on is called for every completion, on the backend's thread, with Data
 	// still borrowed. It may be nil.
-	on func(r backend.Result)
+	on func(r result)
 	// more are the completions before the terminal one, Data copied unless on
 	// takes it.
 	more []backend.Result

@@ -27,7 +27,8 @@ func tests() []test {
 	return slices.Concat(
 		lifecycleTests(), waitTests(), signalTests(), checkTests(),
 		recvTests(), datagramTests(), sendTests(), acceptTests(), connectTests(),
-		readTests(), writeTests(), pollTests(),
+		readTests(), writeTests(), pollTests(), sendfileTests(), shutdownTests(), waitidTests(),
+		orderTests(),
 	)
 }
 
