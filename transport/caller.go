@@ -1,0 +1,37 @@
+package transport
+
+import (
+	"runtime/debug"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// caller calls the protocol of a transport, in the context in which the
+// transport was made.
+type caller struct {
+	loop *loop.Loop
+	ctx  *loop.Context
+}
+
+func newCaller(l *loop.Loop) caller { return caller{l, l.CurrentContext().Copy()} }
+
+// call calls fn, which calls the protocol. A panic is reported as one of the
+// callback named what and returned as a *loop.PanicError.
+func (c *caller) call(what string, transport, protocol any, fn func()) (err error) {
+	before := c.loop.EnterContext(c.ctx)
+	defer func() {
+		c.loop.LeaveContext(before)
+		if r := recover(); r != nil {
+			stack := debug.Stack()
+			err = &loop.PanicError{Value: r, Stack: stack}
+			c.loop.HandlePanic(r, stack, &loop.ExceptionContext{
+				Message: "Panic in " + what, Exception: err, Transport: transport, Protocol: protocol,
+			})
+		}
+	}()
+	fn()
+	return nil
+}
+
+// soon queues fn for the next turn. On a closed loop nobody is left to be told.
+func (c *caller) soon(fn func()) { _, _ = c.loop.CallSoonContext(c.ctx, fn) }

@@ -1,0 +1,28 @@
+package transport
+
+import "github.com/seed-80cfe818/ringloop/loop"
+
+// orphan is something that must let go of descriptors or processes when its
+// loop is closed without it.
+type orphan interface {
+	// orphaned is called when the loop is closed and no operation is in flight.
+	orphaned()
+}
+
+// openSet holds the pipes, datagram endpoints and processes of one loop that
+// are not over.
+type openSet map[orphan]struct{}
+
+type openSetKey struct{}
+
+func openSetOf(l *loop.Loop) openSet {
+	return l.Attached(openSetKey{}, func() loop.Attachment { return openSet{} }).(openSet)
+}
+
+// LoopClosed implements loop.Attachment.
+func (s openSet) LoopClosed() {
+	for o := range s {
+		o.orphaned()
+	}
+	clear(s)
+}

@@ -1,0 +1,155 @@
+package transport
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// strangeReturnCode is what a child is said to have returned if somebody else
+// has taken its exit status; asyncio uses the same number.
+const strangeReturnCode = 255
+
+// Process is a child process: its number, how it ended, and a descriptor of it
+// (a pidfd) through which it is waited for and signalled, so that neither can
+// ever reach another process that was given the same number. Its methods may be
+// called on the loop's thread only.
+type Process struct {
+	loop    *loop.Loop
+	pid     int
+	pidfd   int
+	code    int
+	ended   bool
+	waiters []*loop.Future[int]
+	onExit  func()
+
+	wait    backend.Op
+	waitExt backend.Ext
+	release backend.Op
+}
+
+// newProcess watches over a child that was just started. onExit, if not nil, is
+// called once, on the loop's thread, when its return code is known.
+func newProcess(l *loop.Loop, pid, pidfd int, onExit func()) *Process {
+	p := &Process{loop: l, pid: pid, pidfd: pidfd, onExit: onExit}
+	p.wait = backend.Op{Code: backend.OpWaitID, FD: int32(pidfd), Ext: &p.waitExt, Receiver: p}
+	p.release = backend.Op{Code: backend.OpClose, FD: int32(pidfd), Receiver: p}
+	openSetOf(l)[p] = struct{}{}
+	// The operands are right and the loop is running its task.
+	_ = l.Submit(&p.wait)
+	return p
+}
+
+// PID returns the number of the process, also when it has ended (Popen.pid).
+func (p *Process) PID() int { return p.pid }
+
+// ReturnCode returns the exit status or, if a signal ended the process, its
+// negated number; ok is false while the process runs (Popen.returncode).
+func (p *Process) ReturnCode() (code int, ok bool) { return p.code, p.ended }
+
+// Wait suspends the task until the process has ended and returns what
+// ReturnCode does. It does not wait for the process's pipes, which its own
+// children may keep open.
+func (p *Process) Wait(co *loop.Coro) (int, error) {
+	if p.ended {
+		return p.code, nil
+	}
+	f := loop.CreateFuture[int](p.loop)
+	p.waiters = append(p.waiters, f)
+	code, err := f.Await(co)
+	if err != nil {
+		p.waiters = slices.DeleteFunc(p.waiters, func(w *loop.Future[int]) bool { return w == f })
+		return 0, fmt.Errorf("wait for process %d: %w", p.pid, err)
+	}
+	return code, nil
+}
+
+// String describes the process.
+func (p *Process) String() string {
+	if p.ended {
+		return fmt.Sprintf("<Process pid=%d returncode=%d>", p.pid, p.code)
+	}
+	return fmt.Sprintf("<Process pid=%d running>", p.pid)
+}
+
+// signal sends a signal to the process (pidfd_send_signal(2)). A process that
+// has ended, noticed or not, is left alone without an error.
+func (p *Process) signal(sig syscall.Signal) error {
+	if p.ended {
+		return nil
+	}
+	err := unix.PidfdSendSignal(p.pidfd, unix.Signal(sig), nil, 0)
+	if err != nil && err != unix.ESRCH {
+		return fmt.Errorf("send signal %d (%v) to process %d: %w", int(sig), sig, p.pid, err)
+	}
+	return nil
+}
+
+// Complete is called when the process was reaped; it implements
+// backend.Receiver.
+func (p *Process) Complete(op *backend.Op, r backend.Result) {
+	switch {
+	case op == &p.release || p.ended:
+	case r.Errno == 0:
+		p.exited(returnCode(&p.waitExt.Child))
+	case p.loop.IsClosed():
+	default:
+		p.loop.Logger().Warn(fmt.Sprintf("Cannot wait for process %d, will report returncode %d", p.pid, strangeReturnCode), "error", r.Err())
+		p.exited(strangeReturnCode)
+	}
+}
+
+// returnCode converts what waitid(2) says into a return code.
+func returnCode(c *backend.Child) int {
+	const cldExited = 1
+	if c.Code == cldExited {
+		return c.Status
+	}
+	return -c.Status
+}
+
+// exited notes how the process ended and tells those who wait.
+func (p *Process) exited(code int) {
+	p.code, p.ended = code, true
+	if p.loop.Submit(&p.release) != nil {
+		_ = unix.Close(p.pidfd) // the loop is being closed: nothing is in flight
+	}
+	if !p.loop.IsClosed() {
+		delete(openSetOf(p.loop), p)
+	}
+	for _, w := range p.waiters {
+		if !w.Done() {
+			_ = w.SetResult(code)
+		}
+	}
+	p.waiters = nil
+	if p.onExit != nil {
+		p.onExit()
+	}
+}
+
+// orphaned ends the process after the loop, so that no zombie is left.
+func (p *Process) orphaned() {
+	if !p.ended {
+		p.ended, p.code = true, -int(unix.SIGKILL)
+		killAndReap(p.pidfd)
+	}
+}
+
+// killAndReap ends the process of a pidfd, reaps it, so that no zombie is left,
+// and closes the pidfd. It may block.
+func killAndReap(pidfd int) {
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	for {
+		err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	_ = unix.Close(pidfd)
+}

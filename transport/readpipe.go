@@ -1,0 +1,271 @@
+package transport
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// readPipeBuffer is the size of the buffer of a read pipe in bytes: what a pipe
+// holds, so that one read empties it.
+const readPipeBuffer = 64 << 10
+
+// readPipe is the transport of the reading end of a pipe. One read is in flight
+// while reading is wanted; what it brings while reading is paused is kept.
+type readPipe struct {
+	pipe
+	data   DataReceiver
+	buffer BufferReceiver
+	own    []byte         // the buffer for a DataReceiver
+	lentBy BufferReceiver // whose memory the last read went to, nil for own
+	read   backend.Op
+	kept   backend.Result
+	// started is set when reading may begin, after ConnectionMade; keeping when
+	// kept is to be delivered; late when ConnectionLost waits for the read.
+	started, paused, keeping, eof, late bool
+	lateErr                             error
+}
+
+func newReadPipe(l *loop.Loop, fd int, file *os.File, p Protocol) *readPipe {
+	t := &readPipe{}
+	t.init(l, t, fd, file)
+	t.read = backend.Op{Code: backend.OpRead, FD: t.fd, Off: -1, Receiver: t}
+	t.SetProtocol(p)
+	return t
+}
+
+// SetProtocol gives the next event to p.
+func (t *readPipe) SetProtocol(p Protocol) {
+	t.proto = p
+	t.buffer, _ = p.(BufferReceiver)
+	t.data, _ = p.(DataReceiver)
+}
+
+// start begins to read, after ConnectionMade.
+func (t *readPipe) start() {
+	t.started = true
+	t.next()
+}
+
+// next submits a read if one is wanted and none is in flight.
+func (t *readPipe) next() {
+	if !t.IsReading() || !t.started || t.keeping || t.read.InFlight() {
+		return
+	}
+	if err := t.prepare(); err != nil {
+		t.end(err)
+		return
+	}
+	if err := t.loop.Submit(&t.read); err != nil {
+		t.end(err)
+	}
+}
+
+// prepare chooses the memory for the next read.
+func (t *readPipe) prepare() error {
+	t.lentBy = t.buffer
+	if t.buffer == nil {
+		if t.own == nil {
+			t.own = make([]byte, readPipeBuffer)
+		}
+		t.read.Buf = t.own
+		return nil
+	}
+	buf, err := t.getBuffer(Default)
+	t.read.Buf = buf
+	return err
+}
+
+// getBuffer asks the protocol for memory, which must not be empty.
+func (t *readPipe) getBuffer(sizehint int) (buf []byte, err error) {
+	err = t.call("GetBuffer", t, t.proto, func() { buf = t.buffer.GetBuffer(sizehint) })
+	if err == nil && len(buf) == 0 {
+		err = fmt.Errorf("%w: GetBuffer returned an empty buffer", loop.ErrInvalidArgument)
+		t.report(err)
+	}
+	return buf, err
+}
+
+// Complete is called when the read has ended; it implements backend.Receiver.
+func (t *readPipe) Complete(_ *backend.Op, r backend.Result) {
+	switch {
+	case t.loop.IsClosed():
+	case t.late:
+		t.late = false
+		t.pipe.lose(t.lateErr)
+	case t.closing:
+	case t.paused:
+		t.kept, t.keeping = r, true
+	default:
+		t.handle(r)
+	}
+}
+
+// handle delivers the result of a read.
+func (t *readPipe) handle(r backend.Result) {
+	switch {
+	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
+	case r.Errno != 0:
+		t.failed(r.Errno)
+	case r.N == 0:
+		t.atEOF()
+	default:
+		if err := t.deliver(t.read.Buf[:r.N]); err != nil {
+			t.end(err)
+		}
+	}
+	t.next()
+}
+
+// deliver hands data, which is where the last read put it, to the protocol.
+func (t *readPipe) deliver(data []byte) error {
+	switch {
+	case t.buffer == nil && t.data == nil:
+		return nil
+	case t.buffer == nil:
+		return t.call("DataReceived", t, t.proto, func() { t.data.DataReceived(data) })
+	case t.lentBy == t.buffer:
+		return t.call("BufferUpdated", t, t.proto, func() { t.buffer.BufferUpdated(len(data)) })
+	}
+	return t.copyOut(data)
+}
+
+// copyOut hands data that was read before the protocol was changed to a
+// protocol with memory of its own.
+func (t *readPipe) copyOut(data []byte) error {
+	for len(data) > 0 && t.buffer != nil && !t.closing {
+		buf, err := t.getBuffer(len(data))
+		if err != nil {
+			return err
+		}
+		n := copy(buf, data)
+		data = data[n:]
+		if err := t.call("BufferUpdated", t, t.proto, func() { t.buffer.BufferUpdated(n) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// atEOF tells the protocol of the end, whatever it answers, and ends.
+func (t *readPipe) atEOF() {
+	t.eof = true
+	var err error
+	if r, ok := t.proto.(EOFReceiver); ok {
+		err = t.call("EOFReceived", t, t.proto, func() { r.EOFReceived() })
+	}
+	t.end(err)
+}
+
+// failed ends the connection with an error of the kernel. EIO is how a
+// pseudo-terminal says that its other side is closed; anything else is
+// reported, because nothing that a peer does can cause it.
+func (t *readPipe) failed(errno syscall.Errno) {
+	err := fmt.Errorf("read from pipe %s: %w", t.name(), errno)
+	if errno != syscall.EIO {
+		t.report(err)
+	}
+	t.end(err)
+}
+
+func (t *readPipe) report(err error) {
+	t.loop.CallExceptionHandler(&loop.ExceptionContext{
+		Message: "Fatal read error on pipe transport", Exception: err, Transport: t, Protocol: t.proto,
+	})
+}
+
+// end stops reading and loses the connection. The protocol's own memory is the
+// kernel's until the read has ended, so then ConnectionLost waits for that.
+func (t *readPipe) end(err error) {
+	t.closing = true
+	if t.ended || t.late {
+		return
+	}
+	t.keeping = false
+	if t.read.InFlight() && t.lentBy != nil {
+		t.late, t.lateErr = true, err
+		t.loop.CancelOp(&t.read)
+		return
+	}
+	t.lose(err)
+}
+
+// Close stops reading; what was received and not delivered is dropped.
+func (t *readPipe) Close() { t.end(nil) }
+
+// Abort is Close: nothing is to be sent.
+func (t *readPipe) Abort() { t.end(nil) }
+
+// IsReading reports whether data may be delivered.
+func (t *readPipe) IsReading() bool { return !t.paused && !t.closing && !t.eof }
+
+// PauseReading stops the delivery of data and of the end.
+func (t *readPipe) PauseReading() error {
+	t.paused = t.paused || !t.closing
+	return nil
+}
+
+// ResumeReading undoes PauseReading.
+func (t *readPipe) ResumeReading() error {
+	if !t.paused || t.closing {
+		return nil
+	}
+	t.paused = false
+	if !t.keeping {
+		t.next()
+		return nil
+	}
+	t.soon(t.deliverKept)
+	return nil
+}
+
+// deliverKept delivers what came while reading was paused.
+func (t *readPipe) deliverKept() {
+	if t.paused || t.closing || !t.keeping {
+		return
+	}
+	t.keeping = false
+	t.handle(t.kept)
+}
+
+// SetWriteBufferLimits is for transports that write.
+func (t *readPipe) SetWriteBufferLimits(int, int) error { return t.readOnly("SetWriteBufferLimits") }
+
+// WriteBufferLimits returns 0, 0.
+func (t *readPipe) WriteBufferLimits() (low, high int) { return 0, 0 }
+
+// WriteBufferSize returns 0.
+func (t *readPipe) WriteBufferSize() int { return 0 }
+
+// Write is for transports that write.
+func (t *readPipe) Write([]byte) error { return t.readOnly("Write") }
+
+// Writelines is for transports that write.
+func (t *readPipe) Writelines([][]byte) error { return t.readOnly("Writelines") }
+
+// WriteEOF is for transports that write.
+func (t *readPipe) WriteEOF() error { return t.readOnly("WriteEOF") }
+
+// CanWriteEOF returns false.
+func (t *readPipe) CanWriteEOF() bool { return false }
+
+func (t *readPipe) readOnly(what string) error {
+	return fmt.Errorf("%s on read pipe %s: %w", what, t.name(), ErrUnsupported)
+}
+
+// String describes the transport.
+func (t *readPipe) String() string {
+	state := "polling"
+	switch {
+	case t.ended:
+		state = "closed"
+	case t.closing:
+		state = "closing"
+	case t.paused:
+		state = "paused"
+	}
+	return fmt.Sprintf("<ReadPipeTransport %s %s>", t.name(), state)
+}

@@ -1,0 +1,120 @@
+package transport
+
+import (
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// spawnSpec is what a child is to be started with. It is complete, so that
+// start may run on any goroutine.
+type spawnSpec struct {
+	program string
+	argv    []string
+	dir     string
+	env     []string
+	files   []uintptr
+	sys     syscall.SysProcAttr
+}
+
+// start starts the child and returns its number and a pidfd, which is
+// close-on-exec. It blocks until the child has executed the program or failed
+// to.
+func (s *spawnSpec) start() (pid, pidfd int, err error) {
+	program, err := findProgram(s.program, s.env, s.dir)
+	if err != nil {
+		return 0, -1, err
+	}
+	pidfd = -1
+	s.sys.PidFD = &pidfd
+	attr := &syscall.ProcAttr{Dir: s.dir, Env: s.env, Files: s.files, Sys: &s.sys}
+	pid, err = syscall.ForkExec(program, s.argv, attr)
+	if err != nil {
+		return 0, -1, s.explain(err)
+	}
+	if pidfd < 0 {
+		// A kernel before 5.2: nobody else knows of the child yet, so its number
+		// cannot have been given to another process.
+		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = unix.Wait4(pid, nil, 0, nil)
+			return 0, -1, &fs.PathError{Op: "pidfd_open for the process of", Path: s.program, Err: err}
+		}
+	}
+	return pid, pidfd, nil
+}
+
+// explain names the file that an error of fork or exec is about.
+func (s *spawnSpec) explain(err error) error {
+	if s.dir != "" {
+		if info, serr := os.Stat(s.dir); serr != nil {
+			return &fs.PathError{Op: "chdir", Path: s.dir, Err: underlying(serr)}
+		} else if !info.IsDir() {
+			return &fs.PathError{Op: "chdir", Path: s.dir, Err: syscall.ENOTDIR}
+		}
+	}
+	return &fs.PathError{Op: "exec", Path: s.program, Err: err}
+}
+
+func underlying(err error) error {
+	if pe, ok := err.(*fs.PathError); ok {
+		return pe.Err
+	}
+	return err
+}
+
+// defaultPath is where programs are searched if the environment has no PATH.
+const defaultPath = "/bin:/usr/bin"
+
+// findProgram returns the file to execute for name: name itself if it has a
+// slash, else the first executable file of that name in the PATH of the child's
+// environment, as execvp(3) does. Relative directories of PATH are relative to
+// dir, where the child will be.
+func findProgram(name string, env []string, dir string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	var why error = syscall.ENOENT
+	for _, d := range strings.Split(pathOf(env), ":") {
+		if d == "" {
+			d = "."
+		}
+		file := strings.TrimSuffix(d, "/") + "/" + name
+		err := executable(file, dir)
+		if err == nil {
+			return file, nil
+		}
+		if err == syscall.EACCES {
+			why = err
+		}
+	}
+	return "", &fs.PathError{Op: "exec", Path: name, Err: why}
+}
+
+func pathOf(env []string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if p, ok := strings.CutPrefix(env[i], "PATH="); ok {
+			return p
+		}
+	}
+	return defaultPath
+}
+
+// executable reports why file, which is relative to dir, cannot be executed.
+func executable(file, dir string) error {
+	if !path.IsAbs(file) && dir != "" {
+		file = path.Join(dir, file)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return syscall.EACCES
+	}
+	return unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
+}

@@ -1,0 +1,264 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// maxIdleWriteBuffer is the largest empty buffer that a write pipe keeps, in
+// bytes.
+const maxIdleWriteBuffer = 4 * defaultHigh
+
+// writePipe is the transport of the writing end of a pipe. What is written in
+// one turn is collected in queued; what the kernel is writing is in flying. The
+// two change places, so that nothing is copied twice or allocated again.
+type writePipe struct {
+	pipe
+	flow    FlowController
+	marks   waterMarks
+	queued  []byte
+	flying  []byte // the rest of what is being written, a part of memory
+	memory  []byte
+	write   backend.Op
+	watch   backend.Op
+	watches bool // whether the end of the reader can be seen
+	atEnd   bool // EndTurn will be called
+	drops   int
+}
+
+func newWritePipe(l *loop.Loop, fd int, file *os.File, p Protocol, watches bool) *writePipe {
+	t := &writePipe{marks: newWaterMarks(), watches: watches}
+	t.init(l, t, fd, file)
+	t.write = backend.Op{Code: backend.OpWrite, FD: t.fd, Off: -1, Receiver: t}
+	// POLLERR: no process can read the pipe any more. POLLHUP, which is always
+	// reported, says so of a socket.
+	t.watch = backend.Op{Code: backend.OpPoll, FD: t.fd, Arg: unix.POLLERR, Receiver: t}
+	t.SetProtocol(p)
+	return t
+}
+
+// SetProtocol gives the next event to p.
+func (t *writePipe) SetProtocol(p Protocol) {
+	t.proto = p
+	t.flow, _ = p.(FlowController)
+}
+
+// start begins to watch for the end of the reader, after ConnectionMade.
+func (t *writePipe) start() {
+	if t.closing || !t.watches {
+		return
+	}
+	if err := t.loop.Submit(&t.watch); err != nil {
+		t.end(err)
+	}
+}
+
+// Write queues p.
+func (t *writePipe) Write(p []byte) error {
+	if len(p) == 0 || t.dropped() {
+		return nil
+	}
+	t.queued = append(t.queued, p...)
+	t.wrote()
+	return nil
+}
+
+// Writelines queues the concatenation of bufs.
+func (t *writePipe) Writelines(bufs [][]byte) error {
+	if t.dropped() {
+		return nil
+	}
+	for _, p := range bufs {
+		t.queued = append(t.queued, p...)
+	}
+	if len(t.queued) > 0 {
+		t.wrote()
+	}
+	return nil
+}
+
+// dropped reports whether what is written goes nowhere, and warns about the
+// fifth and every later time.
+func (t *writePipe) dropped() bool {
+	if !t.closing {
+		return false
+	}
+	if t.drops++; t.drops >= warnWrites {
+		t.loop.Logger().Warn("pipe closed by peer or Close was called, dropping what is written", "transport", t.String())
+	}
+	return true
+}
+
+// wrote arranges for the queue to be written.
+func (t *writePipe) wrote() {
+	if !t.write.InFlight() && !t.atEnd {
+		t.atEnd = true
+		t.loop.AtTurnEnd(t)
+	}
+	t.checkMarks()
+}
+
+// EndTurn writes what was queued in this turn; it implements loop.TurnEnder.
+func (t *writePipe) EndTurn() {
+	t.atEnd = false
+	t.next()
+}
+
+// next submits a write if there is something to write and none is in flight.
+func (t *writePipe) next() {
+	if t.ended || t.write.InFlight() {
+		return
+	}
+	if len(t.flying) == 0 {
+		t.memory, t.queued = t.queued, t.memory[:0]
+		t.flying = t.memory
+		if cap(t.queued) > maxIdleWriteBuffer {
+			t.queued = nil
+		}
+	}
+	if len(t.flying) == 0 {
+		return
+	}
+	t.write.Buf = t.flying
+	if err := t.loop.Submit(&t.write); err != nil {
+		t.end(err)
+	}
+}
+
+// Complete is called when a write has ended or the reader has; it implements
+// backend.Receiver.
+func (t *writePipe) Complete(op *backend.Op, r backend.Result) {
+	switch {
+	case t.ended || t.loop.IsClosed():
+	case op == &t.watch:
+		t.watched(r)
+	case r.Errno == 0:
+		t.flying = t.flying[r.N:]
+		t.checkMarks()
+		t.next()
+		if t.closing && t.WriteBufferSize() == 0 {
+			t.lose(nil)
+		}
+	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
+		t.next()
+	default:
+		t.end(t.failure(r.Errno))
+	}
+}
+
+// watched ends the connection because nobody reads any more. That is an error
+// only if something is left to be read.
+func (t *writePipe) watched(r backend.Result) {
+	switch {
+	case r.Errno == syscall.EPERM:
+		// A device that cannot be polled.
+	case r.Errno != 0:
+		t.end(t.failure(r.Errno))
+	case t.WriteBufferSize() > 0:
+		t.end(t.failure(syscall.EPIPE))
+	default:
+		t.end(nil)
+	}
+}
+
+func (t *writePipe) failure(errno syscall.Errno) error {
+	return fmt.Errorf("write to pipe %s: %w", t.name(), errno)
+}
+
+// checkMarks tells the protocol to write less, or more again.
+func (t *writePipe) checkMarks() {
+	if t.flow == nil || t.ended {
+		return
+	}
+	switch pause, resume := t.marks.turn(t.WriteBufferSize()); {
+	case pause:
+		_ = t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
+	case resume:
+		_ = t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
+	}
+}
+
+// end drops what is buffered and loses the connection.
+func (t *writePipe) end(err error) {
+	if t.ended {
+		return
+	}
+	var errno syscall.Errno
+	if err != nil && !errors.As(err, &errno) {
+		t.loop.CallExceptionHandler(&loop.ExceptionContext{
+			Message: "Fatal write error on pipe transport", Exception: err, Transport: t, Protocol: t.proto,
+		})
+	}
+	t.queued, t.flying, t.memory = nil, nil, nil
+	t.lose(err)
+}
+
+// Close loses the connection when everything is written.
+func (t *writePipe) Close() {
+	if t.closing {
+		return
+	}
+	t.closing = true
+	if t.WriteBufferSize() == 0 {
+		t.lose(nil)
+	}
+}
+
+// WriteEOF is Close: a pipe has no other way to tell its end.
+func (t *writePipe) WriteEOF() error {
+	t.Close()
+	return nil
+}
+
+// CanWriteEOF returns true.
+func (t *writePipe) CanWriteEOF() bool { return true }
+
+// Abort drops what is buffered.
+func (t *writePipe) Abort() { t.end(nil) }
+
+// SetWriteBufferLimits sets the water marks.
+func (t *writePipe) SetWriteBufferLimits(high, low int) error {
+	if err := t.marks.set(high, low); err != nil {
+		return err
+	}
+	t.checkMarks()
+	return nil
+}
+
+// WriteBufferLimits returns the water marks.
+func (t *writePipe) WriteBufferLimits() (low, high int) { return t.marks.low, t.marks.high }
+
+// WriteBufferSize returns the number of bytes that the kernel has not taken.
+func (t *writePipe) WriteBufferSize() int { return len(t.queued) + len(t.flying) }
+
+// IsReading returns false.
+func (t *writePipe) IsReading() bool { return false }
+
+// PauseReading is for transports that read.
+func (t *writePipe) PauseReading() error { return t.writeOnly("PauseReading") }
+
+// ResumeReading is for transports that read.
+func (t *writePipe) ResumeReading() error { return t.writeOnly("ResumeReading") }
+
+func (t *writePipe) writeOnly(what string) error {
+	return fmt.Errorf("%s on write pipe %s: %w", what, t.name(), ErrUnsupported)
+}
+
+// String describes the transport.
+func (t *writePipe) String() string {
+	state := "open"
+	switch {
+	case t.ended:
+		state = "closed"
+	case t.closing:
+		state = "closing"
+	}
+	return fmt.Sprintf("<WritePipeTransport %s %s bufsize=%d>", t.name(), state, t.WriteBufferSize())
+}
