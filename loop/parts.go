@@ -1,10 +1,15 @@
 package loop
 
+import "syscall"
+
 // parts is the state of what stands on the callbacks: each has its own file.
 type parts struct {
 	defaultPool executorState
 	resolver    resolverState
 	watches     watchTable
+	signals     map[syscall.Signal]*signalHandler
+	gens        asyncGens
+	closers     closers
 	attached    attachments
 }
 
@@ -17,6 +22,8 @@ func (l *Loop) initParts() {
 // while the backend still works.
 func (l *Loop) closeParts() {
 	l.closeWatchers()
+	l.closeSignals()
 	l.closeResolver()
 	l.closeExecutor()
+	l.tellClosed()
 }

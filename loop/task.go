@@ -50,6 +50,7 @@ type task struct {
 	mustCancel bool
 	gone       bool // its coroutine ended with Goexit
 	quiet      bool // no report when it is destroyed while pending
+	inner      bool // part of something else, and not in AllTasks
 	abandons   uint8
 }
 
@@ -387,7 +388,9 @@ func (l *Loop) CurrentTask() AnyTask {
 func (l *Loop) AllTasks() []AnyTask {
 	all := make([]AnyTask, 0, l.taskCount)
 	for t := l.tasks; t != nil; t = t.next {
-		all = append(all, t.self.(AnyTask))
+		if !t.inner {
+			all = append(all, t.self.(AnyTask))
+		}
 	}
 	return all
 }

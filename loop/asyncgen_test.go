@@ -1,0 +1,287 @@
+package loop
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// counter yields 0, 1, 2 ... for ever, and notes how it ended.
+func counter(ended *[]error) *AsyncGen[int] {
+	return NewAsyncGen(func(co *Coro, yield func(int) error) error {
+		for i := 0; ; i++ {
+			if err := yield(i); err != nil {
+				*ended = append(*ended, err)
+				return err
+			}
+			if err := Sleep(co, 0); err != nil {
+				*ended = append(*ended, err)
+				return err
+			}
+		}
+	})
+}
+
+func TestAGeneratorYieldsItsValuesAndEnds(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		broken := errors.New("broken")
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			for i := range 5 {
+				if i%2 == 0 {
+					if err := Sleep(co, time.Millisecond); err != nil {
+						return err
+					}
+				}
+				if err := yield(i); err != nil {
+					return err
+				}
+			}
+			return broken
+		})
+		runMain(t, l, func(co *Coro) error {
+			var got []int
+			for {
+				v, ok, err := g.Next(co)
+				if !ok {
+					if err != broken {
+						t.Errorf("the end: %v", err)
+					}
+					break
+				}
+				got = append(got, v)
+			}
+			if want := []int{0, 1, 2, 3, 4}; !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if v, ok, err := g.Next(co); v != 0 || ok || err != nil {
+				t.Errorf("after the end: %v, %v, %v", v, ok, err)
+			}
+			return g.AClose(co)
+		})
+		if n := len(l.gens.open); n != 0 {
+			t.Errorf("%d generators are open", n)
+		}
+	})
+}
+
+func TestAGeneratorIsNotRunBeforeItsFirstNext(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		g := NewAsyncGen(func(*Coro, func(int) error) error {
+			t.Error("the function was called")
+			return nil
+		})
+		runMain(t, l, func(co *Coro) error {
+			if err := g.AClose(co); err != nil {
+				return err
+			}
+			if _, ok, err := g.Next(co); ok || err != nil {
+				t.Errorf("Next of a closed generator: %v, %v", ok, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestACloseLetsTheFunctionReturn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		g := counter(&ended)
+		runMain(t, l, func(co *Coro) error {
+			for want := range 3 {
+				if v, ok, err := g.Next(co); v != want || !ok || err != nil {
+					t.Errorf("Next: %v, %v, %v, want %d", v, ok, err, want)
+				}
+			}
+			if err := g.AClose(co); err != nil {
+				t.Errorf("AClose: %v", err)
+			}
+			if len(ended) != 1 || ended[0] != ErrGeneratorExit {
+				t.Errorf("the function ended with %v", ended)
+			}
+			return g.AClose(co)
+		})
+	})
+}
+
+func TestAGeneratorThatIgnoresItsExitIsEnded(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		deferred := false
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			defer func() { deferred = true }()
+			for {
+				_ = yield(1)
+			}
+		})
+		runMain(t, l, func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			wantErr(t, "AClose", g.AClose(co), ErrInvalidState)
+			return nil
+		})
+		if !deferred {
+			t.Error("the deferred function did not run")
+		}
+	})
+}
+
+func TestCancellingTheConsumerCancelsWhatTheGeneratorWaitsFor(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var inside error
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			inside = Sleep(co, time.Hour)
+			return inside
+		})
+		runMain(t, l, func(co *Coro) error {
+			consumer := l.Go(func(co *Coro) error {
+				_, _, err := g.Next(co)
+				return err
+			})
+			for range 3 {
+				if err := Sleep(co, 0); err != nil {
+					return err
+				}
+			}
+			_, _, err := g.Next(co)
+			wantErr(t, "a second Next meanwhile", err, ErrInvalidState)
+			wantErr(t, "AClose meanwhile", g.AClose(co), ErrInvalidState)
+			consumer.Cancel("enough")
+			_, err = consumer.Await(co)
+			wantErr(t, "the consumer", err, ErrCancelled)
+			wantErr(t, "the wait in the generator", inside, ErrCancelled)
+			if _, ok, err := g.Next(co); ok || err != nil {
+				t.Errorf("Next afterwards: %v, %v", ok, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestAConsumerCancelledBeforeTheGeneratorBeganIsTold(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		g := counter(&ended)
+		runMain(t, l, func(co *Coro) error {
+			co.Task().Cancel("early")
+			_, _, err := g.Next(co)
+			wantErr(t, "Next", err, ErrCancelled)
+			return nil
+		})
+	})
+}
+
+func TestAGeneratorIsNoTaskOfTheLoop(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		g := counter(&ended)
+		reports := collectReports(l)
+		runMain(t, l, func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			if all := l.AllTasks(); len(all) != 1 || all[0] != co.Task() {
+				t.Errorf("the tasks are %v", all)
+			}
+			return nil
+		})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if len(ended) != 1 || !errors.Is(ended[0], ErrLoopClosed) {
+			t.Errorf("Close ended the generator with %v", ended)
+		}
+		if len(*reports) != 0 {
+			t.Errorf("reports: %v", *reports)
+		}
+	})
+}
+
+func TestAGeneratorBelongsToOneLoop(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		g := counter(&ended)
+		next := func(co *Coro) error {
+			_, _, err := g.Next(co)
+			return err
+		}
+		runMain(t, l, next)
+		other := newTestLoop(t, l.Backend().Name())
+		_, err := RunUntilComplete(other, other.Go(next))
+		wantErr(t, "Next on another loop", err, ErrDifferentLoop)
+	})
+}
+
+func TestShutdownAsyncgensClosesWhatIsOpenAndReportsFailures(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		broken := errors.New("broken cleanup")
+		fine, begun := counter(&ended), counter(&ended)
+		failing := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			_ = yield(1)
+			return broken
+		})
+		reports := collectReports(l)
+		log := logTo(l)
+		runMain(t, l, func(co *Coro) error {
+			for _, g := range []*AsyncGen[int]{fine, failing} {
+				if _, _, err := g.Next(co); err != nil {
+					return err
+				}
+			}
+			if err := ShutdownAsyncgens(co); err != nil {
+				return err
+			}
+			if len(ended) != 1 || ended[0] != ErrGeneratorExit {
+				t.Errorf("the generator ended with %v", ended)
+			}
+			if log.Len() > 0 {
+				t.Errorf("logged: %s", log)
+			}
+			if _, _, err := begun.Next(co); err != nil {
+				return err
+			}
+			return begun.AClose(co)
+		})
+		if !strings.Contains(log.String(), "was begun after ShutdownAsyncgens") {
+			t.Errorf("logged: %s", log)
+		}
+		if len(*reports) != 1 || (*reports)[0].Exception != broken || (*reports)[0].AsyncGen != failing {
+			t.Errorf("reports: %v", *reports)
+		}
+	})
+}
+
+func TestAGeneratorThatNobodyRefersToIsClosed(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		closed := make(chan error, 1)
+		begin := func(co *Coro) error {
+			g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+				err := yield(1)
+				closed <- err
+				return err
+			})
+			_, _, err := g.Next(co)
+			return err
+		}
+		runMain(t, l, func(co *Coro) error {
+			if err := begin(co); err != nil {
+				return err
+			}
+			deadline := l.Time() + stuck
+			for len(closed) == 0 && l.Time() < deadline {
+				runtime.GC()
+				if err := Sleep(co, time.Millisecond); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if len(closed) == 0 {
+			t.Fatal("the generator was not closed")
+		}
+		wantErr(t, "yield", <-closed, ErrGeneratorExit)
+	})
+}

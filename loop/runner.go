@@ -1,0 +1,79 @@
+package loop
+
+import (
+	"time"
+)
+
+// shutdownExecutorTimeout is how long Run waits for the default executor.
+const shutdownExecutorTimeout = 300 * time.Second
+
+// Run is the main entry point of a program (asyncio.run): it makes a loop, runs
+// main as a task until it ends, and cleans up. That is: the tasks that are left
+// are cancelled and waited for, and errors of theirs go to the exception
+// handler; asynchronous generators are closed; the default executor is shut
+// down, for which it waits up to five minutes; the loop is closed.
+//
+// The error is main's, as it is, or else what went wrong in making, running or
+// closing the loop. SIGINT keeps Go's default action; install a handler to
+// change that. Run may be called from any goroutine that is not a running
+// loop's.
+func Run(main func(co *Coro) error, opts ...Option) error {
+	l, err := NewEventLoop(opts...)
+	if err != nil {
+		return err
+	}
+	_, err = RunUntilComplete(l, l.Go(main))
+	for _, step := range []func() error{l.cleanUp, l.Close} {
+		if stepErr := step(); err == nil {
+			err = stepErr
+		}
+	}
+	return err
+}
+
+// cleanUp ends what main has left behind.
+func (l *Loop) cleanUp() error {
+	if err := l.cancelAll(); err != nil {
+		return err
+	}
+	_, err := RunUntilComplete(l, l.Go(func(co *Coro) error {
+		if err := ShutdownAsyncgens(co); err != nil {
+			return err
+		}
+		return ShutdownDefaultExecutor(co, shutdownExecutorTimeout)
+	}))
+	return err
+}
+
+// cancelAll cancels all tasks, waits for them, and reports their errors.
+func (l *Loop) cancelAll() error {
+	tasks := l.AllTasks()
+	if len(tasks) == 0 {
+		return nil
+	}
+	for _, t := range tasks {
+		t.Cancel("")
+	}
+	_, err := RunUntilComplete(l, l.Go(func(co *Coro) error {
+		for _, t := range tasks {
+			if err := t.asTask().wait(co); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if t.Cancelled() {
+			continue
+		}
+		if err := t.Exception(); err != nil {
+			l.CallExceptionHandler(&ExceptionContext{
+				Message: "unhandled error during the shutdown of Run", Exception: err, Task: t,
+			})
+		}
+	}
+	return nil
+}

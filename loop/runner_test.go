@@ -1,0 +1,136 @@
+package loop
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+)
+
+// quiet keeps reports that a test expects out of its output.
+func quiet() Option { return WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))) }
+
+func forEachBackendName(t *testing.T, test func(t *testing.T, opt Option)) {
+	forEachBackend(t, func(t *testing.T, l *Loop) { test(t, WithBackend(l.Backend().Name())) })
+}
+
+func TestRunReturnsTheErrorOfMainAndClosesTheLoop(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		broken := errors.New("broken")
+		var l *Loop
+		err := Run(func(co *Coro) error {
+			l = co.Loop()
+			if err := Sleep(co, time.Millisecond); err != nil {
+				return err
+			}
+			return broken
+		}, opt)
+		if err != broken {
+			t.Errorf("Run: %v", err)
+		}
+		if !l.IsClosed() {
+			t.Error("the loop was not closed")
+		}
+		if err := Run(func(*Coro) error { return nil }, opt); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestRunCancelsTheTasksThatAreLeftAndWaitsForThem(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		var ended []string
+		var reports []*ExceptionContext
+		broken := errors.New("broken while it was cancelled")
+		err := Run(func(co *Coro) error {
+			l := co.Loop()
+			l.SetExceptionHandler(func(_ *Loop, c *ExceptionContext) { reports = append(reports, c) })
+			l.Go(func(co *Coro) error {
+				err := Sleep(co, time.Hour)
+				wantErr(t, "the sleep", err, ErrCancelled)
+				if err := Sleep(co, time.Millisecond); err != nil {
+					return err
+				}
+				ended = append(ended, "slow")
+				return err
+			})
+			l.Go(func(co *Coro) error {
+				if err := Sleep(co, time.Hour); err == nil {
+					t.Error("the sleep was not cancelled")
+				}
+				return broken
+			})
+			return Sleep(co, 0)
+		}, opt)
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if want := []string{"slow"}; !slices.Equal(ended, want) {
+			t.Errorf("ended: %v, want %v", ended, want)
+		}
+		if len(reports) != 1 || reports[0].Exception != broken || reports[0].Task == nil {
+			t.Errorf("reports: %v", reports)
+		}
+	})
+}
+
+func TestRunClosesGeneratorsAndTheDefaultExecutor(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		var pool *PoolExecutor
+		var exit error
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			exit = yield(1)
+			return exit
+		})
+		jobEnded := false
+		err := Run(func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			RunInExecutor(co.Loop(), nil, func() (int, error) {
+				jobEnded = true
+				return 0, nil
+			})
+			pool = co.Loop().defaultPool.pool
+			return nil
+		}, opt)
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		wantErr(t, "the generator's yield", exit, ErrGeneratorExit)
+		waitFor(t, pool.done, "the end of the default executor")
+		if !jobEnded {
+			t.Error("the job did not run")
+		}
+	})
+}
+
+func TestRunInsideARunningLoopIsRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			err := Run(func(*Coro) error { return nil }, WithBackend(l.Backend().Name()), quiet())
+			wantErr(t, "Run", err, ErrOtherLoopRunning)
+			return nil
+		})
+	})
+}
+
+func TestRunWithoutABackendSaysWhy(t *testing.T) {
+	err := Run(func(*Coro) error { return nil }, WithBackend("kqueue"))
+	wantErr(t, "Run", err, ErrInvalidArgument)
+}
+
+func TestRunEndsAMainThatStoppedTheLoop(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		var waited error
+		err := Run(func(co *Coro) error {
+			co.Loop().Stop()
+			waited = Sleep(co, time.Hour)
+			return waited
+		}, opt)
+		wantErr(t, "Run", err, ErrStopped)
+		wantErr(t, "the wait of main", waited, ErrCancelled)
+	})
+}

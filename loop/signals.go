@@ -1,0 +1,130 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// ErrUncatchable: a signal that no program can catch, or no Go program.
+var ErrUncatchable = errors.New("signal cannot be caught")
+
+// maxSignal is the highest signal number of Linux.
+const maxSignal = 64
+
+// signalHandler passes a signal on to the loop.
+type signalHandler struct {
+	l   *Loop
+	sig syscall.Signal
+	ch  chan os.Signal
+	fn  func() // nil when removed
+	ctx scope
+}
+
+// pendingSignals is how many deliveries may wait for the forwarding goroutine;
+// the kernel merges signals too.
+const pendingSignals = 16
+
+// AddSignalHandler calls fn on the loop whenever the process receives sig
+// (loop.add_signal_handler). fn is an ordinary callback of the next turn, called
+// once per delivered signal, in a copy of the current context. A handler that
+// the loop has already for sig is replaced. Several loops, and os/signal, may
+// handle the same signal; each of them is told.
+//
+// The error is ErrInvalidArgument for a number that is no signal's or a nil fn,
+// ErrUncatchable for SIGKILL, SIGSTOP and the signals that the Go runtime keeps
+// for itself (SIGURG, those of hardware errors, and 32 to 34), or ErrLoopClosed.
+// Loop's thread only.
+func (l *Loop) AddSignalHandler(sig syscall.Signal, fn func()) error {
+	if err := l.checkCall("AddSignalHandler", fn); err != nil {
+		return err
+	}
+	if err := checkSignal(sig); err != nil {
+		return fmt.Errorf("AddSignalHandler: %w", err)
+	}
+	if err := catchable(sig); err != nil {
+		return fmt.Errorf("AddSignalHandler: %w", err)
+	}
+	h := l.signals[sig]
+	if h == nil {
+		h = &signalHandler{l: l, sig: sig, ch: make(chan os.Signal, pendingSignals)}
+		if l.signals == nil {
+			l.signals = map[syscall.Signal]*signalHandler{}
+		}
+		l.signals[sig] = h
+		signal.Notify(h.ch, sig)
+		go h.forward()
+	}
+	h.fn, h.ctx = fn, scope{vars: l.scope.snapshot()}
+	return nil
+}
+
+// RemoveSignalHandler ends AddSignalHandler and reports whether the loop had a
+// handler for sig (loop.remove_signal_handler). If nobody else handles the
+// signal, it gets Go's default action again. The error is ErrInvalidArgument
+// for a number that is no signal's. Loop's thread only.
+func (l *Loop) RemoveSignalHandler(sig syscall.Signal) (bool, error) {
+	if err := checkSignal(sig); err != nil {
+		return false, fmt.Errorf("RemoveSignalHandler: %w", err)
+	}
+	h := l.signals[sig]
+	if h == nil {
+		return false, nil
+	}
+	if err := l.checkThread("RemoveSignalHandler"); err != nil {
+		return false, err
+	}
+	h.remove()
+	return true, nil
+}
+
+// forward posts what the process receives to the loop.
+func (h *signalHandler) forward() {
+	for range h.ch {
+		if _, err := h.l.CallSoonThreadsafe(h.call); err != nil {
+			return // the loop is closed
+		}
+	}
+}
+
+// call calls the handler that is installed now.
+func (h *signalHandler) call() {
+	if h.fn == nil {
+		return
+	}
+	h.l.scope = h.ctx
+	h.fn()
+}
+
+func (h *signalHandler) remove() {
+	delete(h.l.signals, h.sig)
+	h.fn = nil
+	// Of this channel alone: others may handle the signal too.
+	signal.Stop(h.ch)
+	close(h.ch)
+}
+
+func (l *Loop) closeSignals() {
+	for _, h := range l.signals {
+		h.remove()
+	}
+}
+
+func checkSignal(sig syscall.Signal) error {
+	if sig <= 0 || sig > maxSignal {
+		return fmt.Errorf("%w: %d is not a signal, they are 1 to %d", ErrInvalidArgument, int(sig), maxSignal)
+	}
+	return nil
+}
+
+func catchable(sig syscall.Signal) error {
+	switch sig {
+	case syscall.SIGKILL, syscall.SIGSTOP:
+		return fmt.Errorf("%w: %v", ErrUncatchable, sig)
+	case syscall.SIGURG, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, 32, 33, 34:
+		return fmt.Errorf("%w: the Go runtime uses %v itself", ErrUncatchable, sig)
+	}
+	return nil
+}

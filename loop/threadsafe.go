@@ -1,0 +1,230 @@
+package loop
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// ThreadFuture is a result that other goroutines than the loop's set and wait
+// for (concurrent.futures.Future). Its methods may be called from any
+// goroutine. Make one with NewThreadFuture or RunCoroutineThreadsafe.
+type ThreadFuture[T any] struct {
+	mu        sync.Mutex
+	state     futureState
+	value     T
+	err       error
+	done      chan struct{}
+	callbacks []func()
+}
+
+// NewThreadFuture returns a pending future.
+func NewThreadFuture[T any]() *ThreadFuture[T] {
+	return &ThreadFuture[T]{done: make(chan struct{})}
+}
+
+// Result waits until the future is done and returns its value or error, a
+// CancelledError if it was cancelled. If ctx ends before, the error is ctx's,
+// and the future is not affected. It must not be called on the thread of the
+// loop that is to complete the future: it would wait for ever.
+func (f *ThreadFuture[T]) Result(ctx context.Context) (T, error) {
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+	return f.value, f.err
+}
+
+// Done reports whether the future has a result or an error or was cancelled.
+func (f *ThreadFuture[T]) Done() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Cancelled reports whether the future was cancelled.
+func (f *ThreadFuture[T]) Cancelled() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == cancelled
+}
+
+// Cancel makes the future cancelled and reports whether it was pending. What
+// works for it is asked to end: the task of RunCoroutineThreadsafe, the futures
+// of WrapFuture.
+func (f *ThreadFuture[T]) Cancel() bool {
+	var zero T
+	return f.settle(cancelled, zero, &CancelledError{})
+}
+
+// SetResult completes the future; it fails with ErrInvalidState if it is done.
+func (f *ThreadFuture[T]) SetResult(value T) error {
+	if !f.settle(finished, value, nil) {
+		return fmt.Errorf("%w: the future is done already", ErrInvalidState)
+	}
+	return nil
+}
+
+// SetException completes the future with an error, which must not be nil; it
+// fails with ErrInvalidState if the future is done.
+func (f *ThreadFuture[T]) SetException(err error) error {
+	if err == nil {
+		return fmt.Errorf("%w: SetException of a nil error", ErrInvalidArgument)
+	}
+	var zero T
+	if !f.settle(finished, zero, err) {
+		return fmt.Errorf("%w: the future is done already", ErrInvalidState)
+	}
+	return nil
+}
+
+// AddDoneCallback arranges for fn to be called when the future is done, on the
+// goroutine that completes it; if it is done already, at once.
+func (f *ThreadFuture[T]) AddDoneCallback(fn func()) {
+	f.mu.Lock()
+	if f.state == pending {
+		f.callbacks = append(f.callbacks, fn)
+		f.mu.Unlock()
+		return
+	}
+	f.mu.Unlock()
+	fn()
+}
+
+// settle completes the future and reports whether it was pending.
+func (f *ThreadFuture[T]) settle(state futureState, value T, err error) bool {
+	f.mu.Lock()
+	if f.state != pending {
+		f.mu.Unlock()
+		return false
+	}
+	f.state, f.value, f.err = state, value, err
+	callbacks := f.callbacks
+	f.callbacks = nil
+	close(f.done)
+	f.mu.Unlock()
+	for _, fn := range callbacks {
+		fn()
+	}
+	return true
+}
+
+// RunCoroutineThreadsafe makes a task that runs fn on the loop and returns a
+// future of its result, for goroutines that are not the loop's
+// (asyncio.run_coroutine_threadsafe). Cancelling the future cancels the task. If
+// the loop is closed before the task has ended, the error is ErrLoopClosed. If
+// the task cannot be made, that is the future's error and is also reported to
+// the exception handler. It may be called from any goroutine.
+func RunCoroutineThreadsafe[T any](l *Loop, fn func(co *Coro) (T, error)) *ThreadFuture[T] {
+	f := NewThreadFuture[T]()
+	forget := l.onClose(func(err error) { _ = f.SetException(err) })
+	f.AddDoneCallback(forget)
+	_, err := l.CallSoonThreadsafe(func() {
+		t := CreateTask(l, fn, nil)
+		if t.Done() && t.body != nil { // it was never started
+			l.CallExceptionHandler(&ExceptionContext{Message: "Task could not be created", Exception: t.Exception(), Task: t})
+		}
+		t.AddDoneCallback(func(AnyFuture) {
+			// Of a future that was cancelled meanwhile nobody wants the result.
+			switch value, err := t.Result(); {
+			case t.Cancelled():
+				f.Cancel()
+			case err != nil:
+				_ = f.SetException(err)
+			default:
+				_ = f.SetResult(value)
+			}
+		})
+		f.AddDoneCallback(func() {
+			if f.Cancelled() {
+				_, _ = l.CallSoonThreadsafe(func() { t.Cancel("") })
+			}
+		})
+	})
+	if err != nil {
+		_ = f.SetException(fmt.Errorf("RunCoroutineThreadsafe: %w", err))
+	}
+	return f
+}
+
+// WrapFuture returns a future of the loop that ends as f does
+// (asyncio.wrap_future). Cancelling one cancels the other. Loop's thread only.
+func WrapFuture[T any](l *Loop, f *ThreadFuture[T]) *Future[T] {
+	w := CreateFuture[T](l)
+	f.AddDoneCallback(func() {
+		// A closed loop has nobody left to tell.
+		_, _ = l.CallSoonThreadsafe(func() {
+			if f.Cancelled() {
+				w.Cancel("")
+				return
+			}
+			w.complete(f.value, f.err)
+		})
+	})
+	w.AddDoneCallback(func(AnyFuture) {
+		if w.Cancelled() {
+			f.Cancel()
+		}
+	})
+	return w
+}
+
+// IsFuture reports whether v is a Future or a Task (asyncio.isfuture).
+func IsFuture(v any) bool {
+	_, ok := v.(AnyFuture)
+	return ok
+}
+
+// EnsureFuture returns a, after checking that it belongs to l
+// (asyncio.ensure_future); otherwise the error is ErrDifferentLoop. Go has no
+// coroutine objects that would have to be wrapped: CreateTask takes the
+// function itself.
+func EnsureFuture[T any](l *Loop, a Awaitable[T]) (Awaitable[T], error) {
+	switch {
+	case a == nil:
+		return nil, fmt.Errorf("EnsureFuture: %w: there is no future", ErrInvalidArgument)
+	case a.Loop() != l:
+		return nil, fmt.Errorf("EnsureFuture: %w", ErrDifferentLoop)
+	}
+	return a, nil
+}
+
+// closers are what other goroutines want to be told of when the loop closes.
+type closers struct {
+	mu  sync.Mutex
+	fns map[*func(error)]struct{}
+}
+
+// onClose arranges for fn to be called when the loop is closed; forget undoes
+// that. It may be called from any goroutine.
+func (l *Loop) onClose(fn func(error)) (forget func()) {
+	c := &l.closers
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fns == nil {
+		c.fns = map[*func(error)]struct{}{}
+	}
+	key := &fn
+	c.fns[key] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.fns, key)
+	}
+}
+
+// tellClosed tells those who called onClose.
+func (l *Loop) tellClosed() {
+	l.closers.mu.Lock()
+	fns := l.closers.fns
+	l.closers.fns = nil
+	l.closers.mu.Unlock()
+	for fn := range fns {
+		(*fn)(ErrLoopClosed)
+	}
+}
