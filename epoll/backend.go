@@ -162,21 +162,19 @@ func (b *Backend) take(op *backend.Op) {
 }
 
 func (b *Backend) submitInput(e *entry, op *backend.Op) {
+	e.learnMode(op)
 	if e.in == nil && e.bits&readable != 0 && ownMemory(op) {
-		e.learnMode(op)
 		if n, errno, ok := b.attempt(e, op); ok {
 			b.finish(op, n, errno)
 			return
 		}
-	} else if op.Code == backend.OpAccept {
-		e.learnMode(op)
 	}
 	b.park(e, op, inEvents)
 }
 
 func (b *Backend) submitOutput(e *entry, op *backend.Op) {
+	e.learnMode(op)
 	if e.out == nil && (e.bits&writable != 0 || op.Code == backend.OpConnect) {
-		e.learnMode(op)
 		if n, errno, ok := b.attempt(e, op); ok {
 			b.finish(op, n, errno)
 			return
@@ -274,10 +272,14 @@ func (b *Backend) abort(e *entry, head **backend.Op, op *backend.Op) {
 	b.finish(op, 0, syscall.ECANCELED)
 }
 
-// Close cancels every operation, delivers the completions and closes the
-// epoll descriptor. See backend.Backend.
+// Close delivers what the last Wait found, cancels every operation, delivers
+// their completions and closes the epoll descriptor. See backend.Backend.
 func (b *Backend) Close() error {
+	if b.epfd < 0 {
+		return nil
+	}
 	b.closed = true
+	b.Dispatch()
 	for _, p := range b.pages {
 		if p == nil {
 			continue
@@ -288,9 +290,6 @@ func (b *Backend) Close() error {
 	}
 	for b.batch.append(&b.done); b.batch.head != nil; b.batch.append(&b.done) {
 		b.deliverDone()
-	}
-	if b.epfd < 0 {
-		return nil
 	}
 	b.closeWake()
 	fd := b.epfd

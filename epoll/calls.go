@@ -151,15 +151,6 @@ func connect(fd int32, a *backend.Addr) syscall.Errno {
 	return errno
 }
 
-// socketError returns and clears the pending error of a socket.
-func socketError(fd int32) syscall.Errno {
-	v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-	if errno, ok := err.(syscall.Errno); ok {
-		return errno
-	}
-	return syscall.Errno(v)
-}
-
 func shutdown(fd int32, how uint32) syscall.Errno {
 	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)
 	return errno

@@ -249,11 +249,7 @@ func (b *Backend) park(e *entry, op *backend.Op, events uint16) {
 	if e.mask&events != events {
 		// The registration reports what is ready now, so the first attempt can
 		// wait for that; without it, the call itself has to tell.
-		if errno := b.ensure(e, events); errno != 0 {
-			b.finish(op, 0, errno)
-			return
-		}
-		if events == inEvents {
+		if errno := b.ensure(e, events); errno == 0 && events == inEvents {
 			e.bits &^= readable
 		}
 	} else if e.idle() || events == unix.EPOLLOUT && e.kindNow() == kindOther {

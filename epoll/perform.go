@@ -41,7 +41,7 @@ func (b *Backend) attempt(e *entry, op *backend.Op) (n int, errno syscall.Errno,
 	case backend.OpSendfile:
 		return b.sendfile(e, op)
 	case backend.OpShutdown:
-		return 0, shutdown(op.FD, op.Arg), true
+		return 0, b.shutdown(e, op.Arg), true
 	}
 	panic("epoll: attempt: " + op.String())
 }
@@ -141,12 +141,11 @@ func (b *Backend) accept(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 	return fd, 0, true
 }
 
-// connect starts to connect, or asks for the outcome if it had been started:
-// then the socket has become writable.
+// connect starts to connect, and when the socket has become writable, asks for
+// the outcome by the same call. That, and not SO_ERROR, makes the socket one
+// that refuses to be connected again.
 func (b *Backend) connect(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
-	if op.State.Res != 0 {
-		return 0, socketError(e.fd), true
-	}
+	started := op.State.Res != 0
 	e.bits &^= hungUp // an unconnected socket had hung up
 	e.bits |= unknown
 	restore := e.unblock()
@@ -155,6 +154,10 @@ func (b *Backend) connect(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		e.reblock()
 	}
 	switch errno {
+	case syscall.EISCONN:
+		if started {
+			errno = 0
+		}
 	case syscall.EINPROGRESS, syscall.EINTR, syscall.EALREADY:
 		op.State.Res = 1
 		if errno = b.notWritable(e); errno != 0 {
@@ -163,6 +166,17 @@ func (b *Backend) connect(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		return 0, 0, false
 	}
 	return 0, errno, true // also EAGAIN: the backlog of a unix socket is full
+}
+
+// shutdown lets the operations that wait on e look again, because epoll does
+// not report every end: a unix socket that is full stays so for it.
+func (b *Backend) shutdown(e *entry, how uint32) syscall.Errno {
+	errno := shutdown(e.fd, how)
+	if errno == 0 && !e.idle() {
+		e.bits |= unknown
+		b.list(e)
+	}
+	return errno
 }
 
 func (b *Backend) read(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
