@@ -2,6 +2,7 @@ package sockapi
 
 import (
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 		if err := s.leaveLoop(); err != nil {
 			return err
 		}
-		s.loop = co.Loop()
+		s.loop, s.home = co.Loop(), homeOf(co.Loop())
 	}
 	if s.loop.Debug() {
 		flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
@@ -50,32 +51,75 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 // descriptor, and would mistake the next file of that number for it: so the
 // socket goes on with a duplicate, and the loop closes the number that it knows.
 func (s *Socket) leaveLoop() error {
-	l := s.loop
-	if l == nil || l.IsClosed() {
-		s.loop = nil
+	if s.loop == nil || s.loop.IsClosed() {
+		s.loop, s.home = nil, nil
 		return nil
 	}
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return s.fail("move to another loop", err)
 	}
-	old := &closeOp{loop: l}
-	old.op = backend.Op{Receiver: old, Code: backend.OpClose, FD: s.fd}
-	if _, err := l.CallSoonThreadsafe(old.submit); err != nil {
-		old.closeNow()
-	}
-	s.loop, s.fd = nil, int32(fd)
+	s.home.leave(s.fd)
+	s.loop, s.home, s.fd = nil, nil, int32(fd)
 	return nil
+}
+
+// home is the descriptors that sockets left behind on a loop, until the loop
+// has taken them to be closed.
+type home struct {
+	loop   *loop.Loop
+	mu     sync.Mutex // sockets leave from other loops' threads
+	left   map[*closeOp]bool
+	closed bool
+}
+
+type homeKey struct{}
+
+// homeOf returns the home on l, whose thread calls it.
+func homeOf(l *loop.Loop) *home {
+	return l.Attached(homeKey{}, func() loop.Attachment { return &home{loop: l, left: map[*closeOp]bool{}} }).(*home)
+}
+
+// leave lets the loop close fd.
+func (h *home) leave(fd int32) {
+	c := &closeOp{home: h}
+	c.op = backend.Op{Receiver: c, Code: backend.OpClose, FD: fd}
+	h.mu.Lock()
+	closed := h.closed
+	if !closed {
+		h.left[c] = true
+	}
+	h.mu.Unlock()
+	if closed {
+		c.closeNow()
+		return
+	}
+	// If the loop is being closed instead, LoopClosed closes fd.
+	_, _ = h.loop.CallSoonThreadsafe(c.submit)
+}
+
+// LoopClosed closes what the loop did not come to.
+func (h *home) LoopClosed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for c := range h.left {
+		c.closeNow()
+	}
+	h.left = nil
 }
 
 // closeOp closes a descriptor on the loop that knows it.
 type closeOp struct {
 	op   backend.Op
-	loop *loop.Loop
+	home *home
 }
 
 func (c *closeOp) submit() {
-	if c.loop.Submit(&c.op) != nil {
+	c.home.mu.Lock()
+	delete(c.home.left, c)
+	c.home.mu.Unlock()
+	if c.home.loop.Submit(&c.op) != nil {
 		c.closeNow()
 	}
 }

@@ -84,7 +84,7 @@ func (e *OpError) Temporary() bool { return false }
 func (s *Socket) fail(op string, err error) error {
 	e := &OpError{Op: op, FD: s.Fd(), Err: err}
 	if s.state != stateClosed {
-		if peer, perr := s.PeerAddr(); perr == nil {
+		if peer, perr := s.PeerAddr(); perr == nil && peer != UnixAddr("") {
 			e.Addr = peer
 		}
 	}

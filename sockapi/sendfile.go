@@ -108,7 +108,8 @@ func sourceOf(file io.ReaderAt) (source, error) {
 		fd = int(n)
 		statErr = unix.Fstat(fd, &st)
 	}); err != nil {
-		return src, fmt.Errorf("file %s: %w", f.Name(), err)
+		// Control fails for one reason, by an error that os does not export.
+		return src, fmt.Errorf("file %s: %w", f.Name(), os.ErrClosed)
 	}
 	if statErr != nil {
 		return src, fmt.Errorf("file %s: %w", f.Name(), statErr)

@@ -16,6 +16,7 @@ import (
 type Socket struct {
 	in, out lane
 	loop    *loop.Loop // nil before the first use
+	home    *home      // of loop
 	kept    *kept      // what a cancelled call had received
 	closers []*loop.Coro
 	owner   string

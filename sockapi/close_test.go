@@ -1,0 +1,304 @@
+package sockapi
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+func TestDataThatArrivedBeforeTheCloseIsDeliveredToThePendingReceive(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		receivers := map[string]func(co *loop.Coro, s *Socket) ([]byte, error){
+			"RecvInto": func(co *loop.Coro, s *Socket) ([]byte, error) {
+				p := make([]byte, 100)
+				n, err := RecvInto(co, s, p)
+				return p[:n], err
+			},
+			"Recv":      func(co *loop.Coro, s *Socket) ([]byte, error) { return Recv(co, s, 100) },
+			"Recv much": func(co *loop.Coro, s *Socket) ([]byte, error) { return Recv(co, s, 1<<20) },
+			"RecvFrom": func(co *loop.Coro, s *Socket) ([]byte, error) {
+				p, _, err := RecvFrom(co, s, 100)
+				return p, err
+			},
+		}
+		for name, receive := range receivers {
+			a, b := pair(t, unix.SOCK_STREAM)
+			run(t, l, func(co *loop.Coro) error {
+				waiting := spawn(co, func(co *loop.Coro) ([]byte, error) { return receive(co, a) })
+				yield(t, co, 3)
+				if err := SendAll(co, b, []byte("data")); err != nil {
+					return err
+				}
+				if err := a.Close(); err != nil {
+					return err
+				}
+				if got, err := waiting.Await(co); string(got) != "data" || err != nil {
+					t.Errorf("%s on a socket that was closed = %q, %v", name, got, err)
+				}
+				return nil
+			})
+		}
+	})
+}
+
+func TestCloseEndsPendingCallsWithErrSocketClosed(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		ln, _ := listen(t, "tcp", "127.0.0.1:0")
+		run(t, l, func(co *loop.Coro) error {
+			var tasks []*loop.Task[struct{}]
+			start := func(fn func(co *loop.Coro) error) {
+				tasks = append(tasks, spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, fn(co) }))
+			}
+			for range 2 { // the second of each waits for its turn
+				start(func(co *loop.Coro) error { _, err := RecvInto(co, a, make([]byte, 10)); return err })
+				start(func(co *loop.Coro) error { return SendAll(co, a, make([]byte, 16<<20)) })
+				start(func(co *loop.Coro) error { _, _, err := Accept(co, ln); return err })
+			}
+			yield(t, co, 5)
+			fd := a.Fd()
+			if err := errors.Join(a.Close(), ln.Close()); err != nil {
+				return err
+			}
+			for i, task := range tasks {
+				if _, err := task.Await(co); !errors.Is(err, ErrSocketClosed) || !errors.Is(err, net.ErrClosed) {
+					t.Errorf("call %d = %v", i, err)
+				}
+			}
+			if err := CloseWait(co, a); err != nil { // the second close of both
+				return err
+			}
+			for a.state != stateClosed {
+				yield(t, co, 1)
+			}
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+				t.Errorf("descriptor %d is still open: %v", fd, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestTheDescriptorStaysOpenWhileAnOperationHoldsIt(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			fd := int(a.fd)
+			waiting := recvTask(co, a)
+			yield(t, co, 3)
+			if err := a.Close(); err != nil {
+				return err
+			}
+			if a.Fd() != -1 {
+				t.Errorf("Fd of a closed socket = %d", a.Fd())
+			}
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+				t.Errorf("descriptor %d was freed under the operation: %v", fd, err)
+			}
+			if _, err := waiting.Await(co); !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("the pending receive = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestAfterCloseWaitThePeerSeesTheEnd(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			waiting := recvTask(co, a)
+			yield(t, co, 3)
+			if err := CloseWait(co, a); err != nil {
+				return err
+			}
+			if _, err := Recv(co, b, 1); err != io.EOF {
+				t.Errorf("the peer received %v, want io.EOF", err)
+			}
+			_, err := waiting.Await(co)
+			if !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("the pending receive = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestACancelledCloseWaitStillCloses(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			pending := recvTask(co, a)
+			yield(t, co, 3)
+			closing := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				co.Task().Cancel("")
+				return struct{}{}, CloseWait(co, a)
+			})
+			if _, err := closing.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Errorf("the cancelled CloseWait = %v", err)
+			}
+			if _, err := Recv(co, b, 1); err != io.EOF {
+				t.Errorf("the peer received %v, want io.EOF", err)
+			}
+			_, _ = pending.Await(co)
+			return nil
+		})
+	})
+}
+
+func TestEveryCallOnAClosedSocketIsRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for _, used := range []bool{false, true} {
+			a, b := pair(t, unix.SOCK_STREAM)
+			run(t, l, func(co *loop.Coro) error {
+				if used {
+					if err := errors.Join(SendAll(co, a, []byte("x")), CloseWait(co, a)); err != nil {
+						return err
+					}
+				} else if err := a.Close(); err != nil {
+					return err
+				}
+				for name, err := range everyCall(co, a, b) {
+					if !errors.Is(err, ErrSocketClosed) {
+						t.Errorf("%s on a closed socket = %v", name, err)
+					}
+				}
+				return a.Close()
+			})
+		}
+	})
+}
+
+// everyCall calls every function on s, none of which may wait, and returns their
+// errors.
+func everyCall(co *loop.Coro, s, other *Socket) map[string]error {
+	errs := map[string]error{}
+	p := make([]byte, 10)
+	_, errs["Recv"] = Recv(co, s, 10)
+	_, errs["RecvInto"] = RecvInto(co, s, p)
+	_, _, errs["RecvFrom"] = RecvFrom(co, s, 10)
+	_, _, errs["RecvFromInto"] = RecvFromInto(co, s, p)
+	errs["SendAll"] = SendAll(co, s, p)
+	errs["SendAllV"] = SendAllV(co, s, [][]byte{p})
+	_, errs["SendTo"] = SendTo(co, s, p, Addr{})
+	errs["Connect"] = Connect(co, s, UnixAddr("/none"))
+	_, _, errs["Accept"] = Accept(co, s)
+	_, errs["Sendfile"] = Sendfile(co, s, other, 0, ToEnd, nil)
+	return errs
+}
+
+// ReadAt lets a Socket stand in for a file in everyCall.
+func (s *Socket) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+
+func TestAListenerClosedWhileAConnectionIsKeptDropsIt(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		ln, addr := listen(t, "tcp", "127.0.0.1:0")
+		run(t, l, func(co *loop.Coro) error {
+			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
+			if err := Connect(co, client, addr); err != nil {
+				return err
+			}
+			conn, peer, err := Accept(co, ln)
+			if err != nil {
+				return err
+			}
+			ln.kept = &kept{conn: conn, addr: peer}
+			if err := CloseWait(co, ln); err != nil {
+				return err
+			}
+			if _, err := Recv(co, client, 1); err == nil {
+				t.Error("the connection that nobody accepted is still open")
+			}
+			return nil
+		})
+	})
+}
+
+// TestRandomClosesLeaveNothingBehind closes sockets under calls in every state;
+// the descriptors are counted when all tests are done.
+func TestRandomClosesLeaveNothingBehind(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		rnd := rand.New(rand.NewPCG(3, 4))
+		run(t, l, func(co *loop.Coro) error {
+			for range 100 {
+				a, b, err := Pair(unix.SOCK_STREAM)
+				if err != nil {
+					return err
+				}
+				var tasks []*loop.Task[struct{}]
+				for range rnd.IntN(5) {
+					tasks = append(tasks, spawn(co, func(co *loop.Coro) (struct{}, error) {
+						return struct{}{}, pingOrPong(co, []*Socket{a, b}[rnd.IntN(2)], rnd)
+					}))
+				}
+				yield(t, co, rnd.IntN(4))
+				for _, task := range tasks {
+					if rnd.IntN(3) == 0 {
+						task.Cancel("")
+					}
+				}
+				yield(t, co, rnd.IntN(2))
+				if err := errors.Join(a.Close(), b.Close()); err != nil {
+					return err
+				}
+				for _, task := range tasks {
+					_, _ = task.Await(co) // anything may have ended it
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func pingOrPong(co *loop.Coro, s *Socket, rnd *rand.Rand) error {
+	for range 3 {
+		var err error
+		if rnd.IntN(2) == 0 {
+			_, err = Recv(co, s, rnd.IntN(5000)+1)
+		} else {
+			err = SendAll(co, s, make([]byte, rnd.IntN(300<<10)))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestClosingTheLoopEndsPendingCallsAndTheSocketCanStillBeClosed(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is reported
+			a, b := pair(t, unix.SOCK_STREAM)
+			var got error
+			run(t, l, func(co *loop.Coro) error {
+				spawn(co, func(co *loop.Coro) (struct{}, error) {
+					_, got = RecvInto(co, a, make([]byte, 10))
+					return struct{}{}, got
+				})
+				yield(t, co, 3)
+				return SendAll(co, b, nil)
+			})
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !errors.Is(got, loop.ErrLoopClosed) {
+				t.Errorf("the pending receive = %v, want ErrLoopClosed", got)
+			}
+			fd := a.Fd()
+			if err := a.Close(); err != nil {
+				t.Errorf("Close = %v", err)
+			}
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+				t.Errorf("descriptor %d is still open: %v", fd, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,216 @@
+package sockapi
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+func TestHTTPRunsInTasksOverConn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			body := strings.Repeat("body ", 10000)
+			spawn(co, func(co *loop.Coro) (struct{}, error) {
+				c := NewConn(co, a)
+				defer c.Close()
+				req, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					return struct{}{}, err
+				}
+				got, err := io.ReadAll(req.Body)
+				if err != nil {
+					return struct{}{}, err
+				}
+				_, err = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(got), got)
+				return struct{}{}, err
+			})
+			c := NewConn(co, b)
+			req, err := http.NewRequest(http.MethodPost, "http://example.com/x", strings.NewReader(body))
+			if err != nil {
+				return err
+			}
+			if err := req.Write(c); err != nil {
+				return err
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(c), req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			got, err := io.ReadAll(resp.Body)
+			if string(got) != body {
+				t.Errorf("received %d bytes, want %d", len(got), len(body))
+			}
+			return err
+		})
+	})
+}
+
+func TestConnSendsFilesFromTheirPosition(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, []byte("0123456789"))
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			c := NewConn(co, a)
+			if _, err := f.Seek(2, io.SeekStart); err != nil {
+				return err
+			}
+			if n, err := io.Copy(c, io.LimitReader(f, 3)); n != 3 || err != nil {
+				t.Errorf("Copy of a part = %d, %v", n, err)
+			}
+			if n, err := c.ReadFrom(f); n != 5 || err != nil {
+				t.Errorf("ReadFrom the rest = %d, %v", n, err)
+			}
+			if n, err := c.ReadFrom(strings.NewReader("x")); n != 1 || err != nil {
+				t.Errorf("ReadFrom a reader = %d, %v", n, err)
+			}
+			if n, err := c.ReadFrom(io.LimitReader(f, 0)); n != 0 || err != nil {
+				t.Errorf("ReadFrom nothing = %d, %v", n, err)
+			}
+			if err := c.CloseWrite(); err != nil {
+				return err
+			}
+			got, err := receiveAll(co, b).Await(co)
+			if string(got) != "23456789x" {
+				t.Errorf("received %q", got)
+			}
+			return err
+		})
+	})
+}
+
+// isDeadline reports whether err is what package net returns.
+func isDeadline(err error) bool {
+	var ne net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) && errors.As(err, &ne) && ne.Timeout()
+}
+
+func TestADeadlineEndsReadsThatWaitAndLaterOnes(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			c := NewConn(co, a)
+			p := make([]byte, 10)
+			if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				return err
+			}
+			for range 2 {
+				if _, err := c.Read(p); !isDeadline(err) {
+					t.Errorf("Read after the deadline = %v", err)
+				}
+			}
+			if err := c.SetReadDeadline(time.Time{}); err != nil {
+				return err
+			}
+			if _, err := NewConn(co, b).Write([]byte("data")); err != nil {
+				return err
+			}
+			n, err := c.Read(p)
+			if string(p[:n]) != "data" {
+				t.Errorf("Read without a deadline = %q", p[:n])
+			}
+			return err
+		})
+	})
+}
+
+func TestADeadlineThatIsMovedHoldsAsMoved(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			c := NewConn(co, a)
+			// Later: the timer of the first fires and must do nothing.
+			for _, d := range []time.Duration{time.Millisecond, time.Hour} {
+				if err := c.SetDeadline(time.Now().Add(d)); err != nil {
+					return err
+				}
+			}
+			waiting := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				if err := loop.Sleep(co, 3*time.Millisecond); err != nil {
+					return struct{}{}, err
+				}
+				return struct{}{}, SendAll(co, b, []byte("x"))
+			})
+			p := make([]byte, 10)
+			if n, err := c.Read(p); n != 1 || err != nil {
+				t.Errorf("Read before the moved deadline = %d, %v", n, err)
+			}
+			if _, err := waiting.Await(co); err != nil {
+				return err
+			}
+			// Earlier.
+			if err := c.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				return err
+			}
+			if _, err := c.Read(p); !isDeadline(err) {
+				t.Errorf("Read after the moved deadline = %v", err)
+			}
+			return c.Close()
+		})
+	})
+}
+
+func TestADeadlineEndsWritesAndSendfilesThatWait(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, nil)
+		if err := f.Truncate(64 << 20); err != nil {
+			t.Fatal(err)
+		}
+		run(t, l, func(co *loop.Coro) error {
+			a, _ := tcpPair(t, co)
+			c := NewConn(co, a)
+			big := make([]byte, 64<<20)
+			for range 2 {
+				if err := c.SetWriteDeadline(time.Now().Add(2 * time.Millisecond)); err != nil {
+					return err
+				}
+				n, err := c.Write(big)
+				if !isDeadline(err) || n == len(big) {
+					t.Errorf("Write after the deadline = %d, %v", n, err)
+				}
+			}
+			if err := c.SetWriteDeadline(time.Now().Add(2 * time.Millisecond)); err != nil {
+				return err
+			}
+			if _, err := f.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if n, err := c.ReadFrom(f); !isDeadline(err) {
+				t.Errorf("ReadFrom after the deadline = %d, %v", n, err)
+			}
+			return c.Close()
+		})
+	})
+}
+
+func TestConnKnowsItsAddresses(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			x, y := NewConn(co, a), NewConn(co, b)
+			if x.LocalAddr().String() != y.RemoteAddr().String() || x.RemoteAddr().Network() != "tcp" {
+				t.Errorf("addresses %v %v, %v %v", x.LocalAddr(), x.RemoteAddr(), y.LocalAddr(), y.RemoteAddr())
+			}
+			if x.Socket() != a {
+				t.Error("Socket is another one")
+			}
+			u, _ := pair(t, unix.SOCK_STREAM)
+			if got := NewConn(co, u).RemoteAddr(); got == nil || got.Network() != "unix" {
+				t.Errorf("the address of a Unix socket is %v", got)
+			}
+			return nil
+		})
+	})
+}

@@ -1,0 +1,345 @@
+package sockapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// tcpPair returns two connected TCP sockets that are closed when the test ends.
+func tcpPair(t testing.TB, co *loop.Coro) (a, b *Socket) {
+	t.Helper()
+	ln, addr := listen(t, "tcp", "127.0.0.1:0")
+	a = open(t, unix.AF_INET, unix.SOCK_STREAM)
+	if err := Connect(co, a, addr); err != nil {
+		t.Fatal(err)
+	}
+	b, _, err := Accept(co, ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, b)
+	return a, b
+}
+
+// receiveAll receives until the end in a task of its own.
+func receiveAll(co *loop.Coro, s *Socket) *loop.Task[[]byte] {
+	return spawn(co, func(co *loop.Coro) ([]byte, error) { return io.ReadAll(NewConn(co, s)) })
+}
+
+// noise returns n bytes that do not repeat soon.
+func noise(n int) []byte {
+	rnd := rand.New(rand.NewPCG(uint64(n), 1))
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(rnd.Uint32())
+	}
+	return p
+}
+
+func position(t testing.TB, f io.Seeker) int64 {
+	t.Helper()
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// seekingReader is a source that is no file.
+type seekingReader struct{ *bytes.Reader }
+
+func TestSendfileSendsTheFileOrAPartAndLeavesThePositionBehindIt(t *testing.T) {
+	content := noise(3 << 20)
+	for _, c := range []struct {
+		name                string
+		offset, count, want int64
+		native              bool
+	}{
+		{"whole", 0, ToEnd, 3 << 20, true},
+		{"from an offset", 1000, ToEnd, 3<<20 - 1000, true},
+		{"a part", 1000, 2<<20 + 1, 2<<20 + 1, true},
+		{"more than there is", 2 << 20, 5 << 20, 1 << 20, true},
+		{"by the fallback", 1000, 2<<20 + 1, 2<<20 + 1, false},
+		{"whole by the fallback", 0, ToEnd, 3 << 20, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				f := tempFile(t, content)
+				run(t, l, func(co *loop.Coro) error {
+					a, b := tcpPair(t, co)
+					receiver := receiveAll(co, b)
+					var src interface {
+						io.ReaderAt
+						io.Seeker
+					} = f
+					if !c.native {
+						src = seekingReader{bytes.NewReader(content)}
+					}
+					n, err := Sendfile(co, a, src, c.offset, c.count, &SendfileOptions{NoFallback: c.native})
+					if n != c.want || err != nil {
+						t.Errorf("Sendfile = %d, %v; want %d", n, err, c.want)
+					}
+					if at := position(t, src); at != c.offset+c.want {
+						t.Errorf("the position is %d, want %d", at, c.offset+c.want)
+					}
+					if err := a.Shutdown(unix.SHUT_WR); err != nil {
+						return err
+					}
+					got, err := receiver.Await(co)
+					if !bytes.Equal(got, content[c.offset:c.offset+c.want]) {
+						t.Errorf("received %d bytes, not those of the file", len(got))
+					}
+					return err
+				})
+			})
+		})
+	}
+}
+
+func TestSendfileStartsAtTheOffsetWhereverThePositionIs(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, []byte("0123456789")) // the position is at the end
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if n, err := Sendfile(co, a, f, 0, 5, nil); n != 5 || err != nil {
+				t.Errorf("Sendfile = %d, %v", n, err)
+			}
+			got, err := Recv(co, b, 100)
+			if string(got) != "01234" || position(t, f) != 5 {
+				t.Errorf("received %q, position %d", got, position(t, f))
+			}
+			return err
+		})
+	})
+}
+
+func TestSendfileOfNothingSendsNothingAndKeepsThePosition(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		empty, full := tempFile(t, nil), tempFile(t, []byte("data"))
+		run(t, l, func(co *loop.Coro) error {
+			a, _ := tcpPair(t, co)
+			if n, err := Sendfile(co, a, empty, 0, ToEnd, nil); n != 0 || err != nil {
+				t.Errorf("Sendfile of an empty file = %d, %v", n, err)
+			}
+			if n, err := Sendfile(co, a, full, 100, ToEnd, nil); n != 0 || err != nil {
+				t.Errorf("Sendfile behind the end = %d, %v", n, err)
+			}
+			if n, err := Sendfile(co, a, bytes.NewReader(nil), 0, ToEnd, nil); n != 0 || err != nil {
+				t.Errorf("Sendfile of an empty reader = %d, %v", n, err)
+			}
+			if at := position(t, full); at != 4 {
+				t.Errorf("the position moved to %d", at)
+			}
+			return nil
+		})
+	})
+}
+
+func TestSendfileStaysInOrderWithOtherSends(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		content := noise(1 << 20)
+		f := tempFile(t, content)
+		before, after := noise(300<<10), noise(200<<10)
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			receiver := receiveAll(co, b)
+			first := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, SendAll(co, a, before) })
+			second := spawn(co, func(co *loop.Coro) (int64, error) { return Sendfile(co, a, f, 0, ToEnd, nil) })
+			third := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, SendAll(co, a, after) })
+			_, err1 := first.Await(co)
+			_, err2 := second.Await(co)
+			_, err3 := third.Await(co)
+			if err := errors.Join(err1, err2, err3, a.Shutdown(unix.SHUT_WR)); err != nil {
+				return err
+			}
+			got, err := receiver.Await(co)
+			if !bytes.Equal(got, bytes.Join([][]byte{before, content, after}, nil)) {
+				t.Error("the pieces arrived mixed")
+			}
+			return err
+		})
+	})
+}
+
+func TestSendfileChecksItsArgumentsInOrder(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, []byte("data"))
+		udp, _ := packet(t, "udp", "127.0.0.1:0")
+		a, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			for _, c := range []struct {
+				s             *Socket
+				file          io.ReaderAt
+				offset, count int64
+				want          string
+			}{
+				{a, nil, -1, 0, "the file is nil"},
+				{udp, f, -1, 0, "SOCK_STREAM"},
+				{a, f, -1, 0, "count"},
+				{a, f, -1, -2, "count"},
+				{a, f, -1, 1, "offset"},
+			} {
+				_, err := Sendfile(co, c.s, c.file, c.offset, c.count, nil)
+				if !errors.Is(err, loop.ErrInvalidArgument) || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("Sendfile(offset %d, count %d) = %v, want an error about %s", c.offset, c.count, err, c.want)
+				}
+			}
+			if at := position(t, f); at != 4 {
+				t.Errorf("the position moved to %d", at)
+			}
+			closed := tempFile(t, nil)
+			_ = closed.Close()
+			if _, err := Sendfile(co, a, closed, 0, ToEnd, nil); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("Sendfile of a closed file = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestSendfileOfWhatIsNoRegularFileIsNotAvailableWithoutTheFallback(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		run(t, l, func(co *loop.Coro) error {
+			for _, file := range []io.ReaderAt{r, strings.NewReader("data")} {
+				_, err := Sendfile(co, a, file, 0, ToEnd, &SendfileOptions{NoFallback: true})
+				if !errors.Is(err, ErrSendfileNotAvailable) {
+					t.Errorf("Sendfile of %T = %v", file, err)
+				}
+			}
+			if _, err := w.WriteString("from a pipe"); err != nil {
+				return err
+			}
+			if n, err := Sendfile(co, a, r, 0, 6, nil); n != 6 || err != nil {
+				t.Errorf("Sendfile of a pipe = %d, %v", n, err)
+			}
+			if got, err := Recv(co, b, 100); string(got) != "from a" || err != nil {
+				t.Errorf("received %q, %v", got, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestTheFirstErrorOfSendfileMeansNotAvailable(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, []byte("data"))
+		s := open(t, unix.AF_INET, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			_, err := Sendfile(co, s, f, 0, ToEnd, &SendfileOptions{NoFallback: true})
+			if !errors.Is(err, ErrSendfileNotAvailable) {
+				t.Errorf("Sendfile on a socket without a peer = %v", err)
+			}
+			_, err = Sendfile(co, s, f, 0, ToEnd, nil)
+			if errors.Is(err, ErrSendfileNotAvailable) || !errors.Is(err, ErrConnection) {
+				t.Errorf("Sendfile with the fallback = %v, want the error of the send", err)
+			}
+			if at := position(t, f); at != 4 {
+				t.Errorf("the position moved to %d", at)
+			}
+			return nil
+		})
+	})
+}
+
+func TestAPeerThatLeavesDuringSendfileIsAConnectionErrorAndThePositionFits(t *testing.T) {
+	for _, native := range []bool{true, false} {
+		t.Run(map[bool]string{true: "native", false: "fallback"}[native], func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				const size = 64 << 20
+				f := tempFile(t, nil)
+				if err := f.Truncate(size); err != nil {
+					t.Fatal(err)
+				}
+				run(t, l, func(co *loop.Coro) error {
+					a, b := tcpPair(t, co)
+					var src io.ReaderAt = f
+					if !native {
+						src = struct {
+							io.ReaderAt
+							io.Seeker
+						}{f, f}
+					}
+					sending := spawn(co, func(co *loop.Coro) (int64, error) { return Sendfile(co, a, src, 0, ToEnd, nil) })
+					for range 3 {
+						if _, err := Recv(co, b, 100<<10); err != nil {
+							return err
+						}
+					}
+					if err := CloseWait(co, b); err != nil {
+						return err
+					}
+					n, err := sending.Await(co)
+					if !errors.Is(err, ErrConnection) || errors.Is(err, ErrSendfileNotAvailable) {
+						t.Errorf("Sendfile = %d, %v; want a connection error", n, err)
+					}
+					if at := position(t, f); n <= 0 || n >= size || at != n {
+						t.Errorf("sent %d, position %d", n, at)
+					}
+					return nil
+				})
+			})
+		})
+	}
+}
+
+func TestACancelledSendfileLeavesThePositionBehindWhatWasSentAndTheSocketUsable(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, noise(16<<20))
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			var sent int64
+			sending := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				var err error
+				sent, err = Sendfile(co, a, f, 0, ToEnd, nil)
+				return struct{}{}, err
+			})
+			if _, err := Recv(co, b, 1); err != nil {
+				return err
+			}
+			yield(t, co, 3)
+			sending.Cancel("")
+			if _, err := sending.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Errorf("the cancelled Sendfile = %v", err)
+			}
+			if at := position(t, f); at != sent || sent == 0 {
+				t.Errorf("sent %d, position %d", sent, at)
+			}
+			last := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				return struct{}{}, errors.Join(SendAll(co, a, []byte("end")), a.Shutdown(unix.SHUT_WR))
+			})
+			got, err := receiveAll(co, b).Await(co)
+			if err != nil {
+				return err
+			}
+			if int64(len(got)) != sent-1+3 || !bytes.HasSuffix(got, []byte("end")) {
+				t.Errorf("received %d bytes after %d were sent", len(got)+1, sent)
+			}
+			_, err = last.Await(co)
+			return err
+		})
+	})
+}
+
+func TestLateENOTCONNIsAConnectionError(t *testing.T) {
+	s := open(t, unix.AF_INET, unix.SOCK_STREAM)
+	if err := s.fail("sendfile", syscall.ENOTCONN); !errors.Is(err, ErrConnection) || !errors.Is(err, syscall.ENOTCONN) {
+		t.Errorf("%v is no connection error", err)
+	}
+}
