@@ -253,56 +253,14 @@ func bindLocal(fd, family int, local []loop.AddrInfo) error {
 	return failed
 }
 
-// connecting is a task that waits for its socket to be connected.
-type connecting struct {
-	op        backend.Op
-	ext       backend.Ext
-	co        *loop.Coro
-	errno     syscall.Errno
-	done      bool
-	cancelled bool
-}
-
 // connectRaw connects a socket, which is useless after an error.
 func connectRaw(co *loop.Coro, fd int, addr *backend.Addr) error {
-	c := &connecting{co: co, ext: backend.Ext{Addr: *addr}}
-	c.op = backend.Op{Receiver: c, Code: backend.OpConnect, FD: int32(fd), Ext: &c.ext}
-	if err := co.Loop().Submit(&c.op); err != nil {
+	c := &operation{op: backend.Op{Code: backend.OpConnect, FD: int32(fd), Ext: &backend.Ext{Addr: *addr}}}
+	if err := c.perform(co); err != nil {
 		return err
 	}
-	for !c.done {
-		if err := co.Suspend(c); err != nil {
-			return err
-		}
-	}
-	switch {
-	case c.cancelled:
-		return co.CancelledError()
-	case c.errno != 0:
+	if c.errno != 0 {
 		return &sockapi.OpError{Op: "connect to", Addr: addrOf(addr), FD: fd, Err: c.errno}
 	}
 	return nil
 }
-
-// Complete resumes the task.
-func (c *connecting) Complete(_ *backend.Op, r backend.Result) {
-	c.errno, c.done = r.Errno, true
-	if c.co.Loop().IsClosed() {
-		return
-	}
-	c.co.Resume()
-}
-
-// CancelWait cancels the operation, whose completion resumes the task.
-func (c *connecting) CancelWait(co *loop.Coro) bool {
-	if c.done {
-		co.Wake()
-		return false
-	}
-	c.cancelled = true
-	co.Loop().CancelOp(&c.op)
-	return true
-}
-
-// String says what the task waits for.
-func (c *connecting) String() string { return c.op.String() }
