@@ -114,7 +114,7 @@ func (g *AsyncGen[T]) AClose(co *Coro) error {
 
 // String describes the generator.
 func (g *AsyncGen[T]) String() string {
-	return fmt.Sprintf("<AsyncGen %T %s>", g, [...]string{"new", "suspended", "running", "done"}[g.core.state])
+	return fmt.Sprintf("<%T %s>", g, [...]string{"new", "suspended", "running", "done"}[g.core.state])
 }
 
 // register makes the generator one of the loop's.
@@ -254,7 +254,7 @@ func (c *genCore[T]) object() any {
 	if g := c.self.Value(); g != nil {
 		return g
 	}
-	return fmt.Sprintf("<AsyncGen %T, collected>", c)
+	return fmt.Sprintf("<%T, collected>", c)
 }
 
 // collected closes a generator that nobody refers to. It runs on a goroutine of

@@ -61,8 +61,8 @@ func (e *CancelledError) Is(target error) bool {
 	return target == ErrCancelled || target == context.Canceled
 }
 
-// LoopExit, as the value of a panic in a callback or task, unwinds the run: it
-// returns Err at once. The callbacks of the turn that did not run yet stay
+// LoopExit is the value of a panic in a callback or task that unwinds the run,
+// which returns Err at once. The callbacks of the turn that did not run yet stay
 // queued for the next run. (In asyncio, KeyboardInterrupt and SystemExit do
 // this.)
 type LoopExit struct {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// ErrExecutorShutdown: work was given to an executor that was shut down.
+// ErrExecutorShutdown is the error for work that is given to an executor after
+// its shutdown.
 var ErrExecutorShutdown = errors.New("cannot schedule new work after the executor was shut down")
 
 // Executor runs functions that may block, away from the loop's thread
@@ -255,6 +256,9 @@ func protect[T any](fn func() (T, error)) (value T, err error) {
 func (l *Loop) executor(ex Executor) (Executor, error) {
 	if err := l.checkThread("executor"); err != nil {
 		return nil, err
+	}
+	if p, ok := ex.(*PoolExecutor); ok && p == nil {
+		return nil, fmt.Errorf("%w: the executor is a nil *PoolExecutor", ErrInvalidArgument)
 	}
 	if ex != nil {
 		return ex, nil

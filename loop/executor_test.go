@@ -292,6 +292,8 @@ func TestRunInExecutorReportsWhyItCannotSubmit(t *testing.T) {
 		}
 		_, err = RunInExecutor[int](l, nil, nil).Result()
 		wantErr(t, "a nil function", err, ErrInvalidArgument)
+		_, err = RunInExecutor(l, (*PoolExecutor)(nil), func() (int, error) { return 0, nil }).Result()
+		wantErr(t, "a nil pool", err, ErrInvalidArgument)
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -177,7 +177,10 @@ func (l *Loop) call(h Handle, fn func(), sc scope, dbg *origin) {
 	l.scope = sc
 	defer func() {
 		if r := recover(); r != nil {
+			// A LoopExit goes on by a panic from inside Dispatch.
+			defer func() { l.scope = before }()
 			l.callbackPanicked(r, h, dbg)
+			return
 		}
 		l.scope = before
 	}()

@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// ErrUncatchable: a signal that no program can catch, or no Go program.
+// ErrUncatchable is the error for a signal that no program can catch, or no Go
+// program.
 var ErrUncatchable = errors.New("signal cannot be caught")
 
 // maxSignal is the highest signal number of Linux.

@@ -9,8 +9,8 @@ import (
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
-// ErrTransportFD: a descriptor belongs to a transport or an operation and must
-// not be watched by others.
+// ErrTransportFD is the error for watching a descriptor that belongs to a
+// transport or an operation.
 var ErrTransportFD = errors.New("file descriptor is used by a transport")
 
 // watchTable knows who watches and who owns descriptors.

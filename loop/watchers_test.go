@@ -376,6 +376,51 @@ func pair(t testing.TB) (a, b int) {
 	return fds[0], fds[1]
 }
 
+// A duplicate keeps the old file open, and with it whatever the kernel still
+// has registered for the old number.
+func TestAStaleRegistrationDoesNotTriggerTheNewOwnerOfItsNumber(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for _, between := range []bool{false, true} {
+			a, b := pair(t)
+			dup, err := unix.Dup(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			addReader(t, l, a, func() { t.Error("the removed reader was called") })
+			runOnce(t, l)
+			fds := [2]int{-1, -1}
+			reuse := func() {
+				removeReader(t, l, a)
+				if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0); err != nil {
+					t.Errorf("socketpair: %v", err)
+					return
+				}
+				if err = unix.Dup3(fds[0], a, unix.O_CLOEXEC); err != nil { // closes the old a
+					t.Errorf("dup3: %v", err)
+				}
+				addReader(t, l, a, func() { t.Error("the new reader was called for the old file") })
+				send(t, b, "x")
+			}
+			if between {
+				reuse()
+			} else {
+				soon(t, l, reuse)
+			}
+			for range 5 {
+				runOnce(t, l)
+			}
+			addReader(t, l, a, l.Stop)
+			send(t, fds[1], "x")
+			runLoop(t, l)
+			removeReader(t, l, a)
+			runOnce(t, l)
+			for _, fd := range []int{a, b, dup, fds[0], fds[1]} {
+				unix.Close(fd)
+			}
+		}
+	})
+}
+
 func TestASocketClosedAfterRemoveReaderIsReallyClosed(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		a, b := pair(t)
@@ -488,9 +533,13 @@ func TestALoopExitInAReaderEndsTheRunAndKeepsTheReader(t *testing.T) {
 		a, b := socketPair(t)
 		send(t, b, "x")
 		leaving := errors.New("leaving")
+		own := l.CurrentContext()
 		addReader(t, l, a, func() { panic(LoopExit{Err: leaving}) })
 		for range 2 {
 			wantErr(t, "RunForever", l.RunForever(), leaving)
+			if l.CurrentContext() != own {
+				t.Error("the reader's context outlives the run")
+			}
 		}
 	})
 }
