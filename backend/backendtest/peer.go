@@ -141,6 +141,19 @@ func (d *driver) take(fd, n int) []byte {
 	return b
 }
 
+// empty reads everything that fd has on another goroutine.
+func (d *driver) empty(fd int) {
+	d.spawn("reading everything", func() error {
+		buf := make([]byte, 64<<10)
+		for !d.stop.Load() {
+			if _, err := unix.Read(fd, buf); err == unix.EAGAIN {
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
 // atEnd checks that the next thing on fd is the end of the stream.
 func (d *driver) atEnd(fd int) {
 	d.t.Helper()

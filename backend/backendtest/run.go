@@ -28,7 +28,7 @@ func tests() []test {
 		lifecycleTests(), waitTests(), signalTests(), checkTests(),
 		recvTests(), datagramTests(), sendTests(), acceptTests(), connectTests(),
 		readTests(), writeTests(), pollTests(), sendfileTests(), shutdownTests(), waitidTests(),
-		orderTests(),
+		orderTests(), cancelTests(), closeTests(), bulkTests(),
 	)
 }
 
