@@ -82,7 +82,7 @@ func (g *AsyncGen[T]) Next(co *Coro) (value T, ok bool, err error) {
 	defer runtime.KeepAlive(g)
 	c := g.core
 	if c.state == genDone {
-		return value, false, nil
+		return value, false, c.outcome()
 	}
 	if c.l == nil {
 		c.register(co.l, g)
@@ -219,11 +219,14 @@ func (c *genCore[T]) end() {
 
 // outcome returns the error of the function, once.
 func (c *genCore[T]) outcome() error {
-	_, err := c.task.Result()
-	if c.told || errors.Is(err, ErrGeneratorExit) {
+	if c.told || c.task == nil {
 		return nil
 	}
 	c.told = true
+	_, err := c.task.Result()
+	if errors.Is(err, ErrGeneratorExit) {
+		return nil
+	}
 	return err
 }
 

@@ -173,6 +173,54 @@ func TestAConsumerCancelledBeforeTheGeneratorBeganIsTold(t *testing.T) {
 	})
 }
 
+func TestAGeneratorCancelledBetweenTwoValuesEnds(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var inner AnyTask
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			inner = co.Task()
+			return yield(1)
+		})
+		runMain(t, l, func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			inner.Cancel("enough")
+			for range 3 {
+				if err := Sleep(co, 0); err != nil {
+					return err
+				}
+			}
+			_, ok, err := g.Next(co)
+			wantErr(t, "Next", err, ErrCancelled)
+			if ok {
+				t.Error("there is another value")
+			}
+			if _, ok, err := g.Next(co); ok || err != nil {
+				t.Errorf("after the end: %v, %v", ok, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestThePanicOfAGeneratorReachesItsConsumer(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		g := NewAsyncGen(func(*Coro, func(int) error) error { panic("broken generator") })
+		runMain(t, l, func(co *Coro) error {
+			_, ok, err := g.Next(co)
+			var p *PanicError
+			if ok || !errors.As(err, &p) || p.Value != "broken generator" {
+				t.Errorf("Next: %v, %v", ok, err)
+			}
+			return nil
+		})
+		if len(*reports) != 1 {
+			t.Errorf("reports: %v", *reports)
+		}
+	})
+}
+
 func TestAGeneratorIsNoTaskOfTheLoop(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		var ended []error

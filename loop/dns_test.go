@@ -362,3 +362,69 @@ func TestDebugModeLogsHowLongALookupTook(t *testing.T) {
 		}
 	})
 }
+
+func TestAddrConfigNarrowsTheFamilyDown(t *testing.T) {
+	addr := func(cidr string) net.Addr {
+		ip, n, err := net.ParseCIDR(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &net.IPNet{IP: ip, Mask: n.Mask}
+	}
+	loopback4, loopback6 := addr("127.0.0.1/8"), addr("::1/128")
+	v4, v6 := addr("192.0.2.1/24"), addr("2001:db8::1/64")
+	const any, inet, inet6 = unix.AF_UNSPEC, unix.AF_INET, unix.AF_INET6
+	for _, c := range []struct {
+		family int
+		addrs  []net.Addr
+		want   int
+		ok     bool
+	}{
+		{any, []net.Addr{loopback4, loopback6, v4, v6}, any, true},
+		{any, []net.Addr{loopback4, loopback6, v4}, inet, true},
+		{any, []net.Addr{loopback4, loopback6, v6}, inet6, true},
+		{any, []net.Addr{loopback4, loopback6}, any, true},
+		{inet, []net.Addr{loopback4, v4}, inet, true},
+		{inet, []net.Addr{loopback4, v6}, inet, false},
+		{inet6, []net.Addr{loopback6, v4}, inet6, false},
+	} {
+		if got, ok := narrow(c.family, c.addrs); got != c.want || ok != c.ok {
+			t.Errorf("narrow(%d, %v): got %d, %v, want %d, %v", c.family, c.addrs, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+func TestMappedAddressesStandInForMissingOnes(t *testing.T) {
+	parse := netip.MustParseAddr
+	v4, v6, mapped := parse("192.0.2.1"), parse("2001:db8::1"), parse("::ffff:192.0.2.1")
+	for _, c := range []struct {
+		ips  []netip.Addr
+		all  bool
+		want []netip.Addr
+	}{
+		{[]netip.Addr{v4}, false, []netip.Addr{mapped}},
+		{[]netip.Addr{v4, v6}, false, []netip.Addr{v6}},
+		{[]netip.Addr{v4, v6}, true, []netip.Addr{v6, mapped}},
+	} {
+		if got := mapToV6(c.ips, c.all); !slices.Equal(got, c.want) {
+			t.Errorf("mapToV6(%v, %v): got %v, want %v", c.ips, c.all, got, c.want)
+		}
+	}
+}
+
+func TestANameWithoutIPv6IsMapped(t *testing.T) {
+	if ips, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip4", "localhost"); err != nil || len(ips) == 0 {
+		t.Skipf("localhost has no IPv4 address here: %v", err)
+	}
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			infos, err := l.Getaddrinfo("localhost", "80", &AddrInfoHints{
+				Family: unix.AF_INET6, Type: unix.SOCK_STREAM, Flags: AIV4Mapped | AIAll,
+			}).Await(co)
+			if got := describeAll(infos); !slices.Contains(got, "6/stream/6/[::ffff:127.0.0.1]:80") {
+				t.Errorf("got %v, %v", got, err)
+			}
+			return err
+		})
+	})
+}

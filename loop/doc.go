@@ -22,6 +22,11 @@
 // where it waits. It must not block the thread for long, and it must not call
 // runtime.LockOSThread and then wait: Go aborts the process.
 //
+// [Run] is the entry point of most programs: it makes a loop, runs a task on it
+// and cleans up. [RunInExecutor] calls functions that block, [Loop.Getaddrinfo]
+// resolves names, [Loop.AddReader] and [Loop.AddWriter] watch descriptors of
+// other libraries, and [Loop.AddSignalHandler] handles signals.
+//
 // Unless its documentation says otherwise, a method may be called on the
 // loop's thread and, while the loop does not run, from the goroutine that will
 // run it. [Loop.CallSoonThreadsafe] and [RunCoroutineThreadsafe] are for all

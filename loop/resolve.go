@@ -199,6 +199,17 @@ func (q *query) configuredFamily() (int, error) {
 	if err != nil {
 		return 0, q.fail(EAIFail, err)
 	}
+	family, ok := narrow(q.Family, addrs)
+	if !ok {
+		return 0, q.fail(EAINoName, nil)
+	}
+	return family, nil
+}
+
+// narrow returns the family to look for on a machine with the given addresses;
+// ok is false if it has none of the family that was asked for. Loopback
+// addresses do not count, and a machine without any other has both families.
+func narrow(family int, addrs []net.Addr) (narrowed int, ok bool) {
 	has := map[int]bool{}
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() {
@@ -208,14 +219,14 @@ func (q *query) configuredFamily() (int, error) {
 		}
 	}
 	switch {
-	case q.Family != unix.AF_UNSPEC && !has[q.Family]:
-		return 0, q.fail(EAINoName, nil)
-	case q.Family == unix.AF_UNSPEC && has[unix.AF_INET] && !has[unix.AF_INET6]:
-		return unix.AF_INET, nil
-	case q.Family == unix.AF_UNSPEC && has[unix.AF_INET6] && !has[unix.AF_INET]:
-		return unix.AF_INET6, nil
+	case family != unix.AF_UNSPEC:
+		return family, has[family]
+	case has[unix.AF_INET] && !has[unix.AF_INET6]:
+		return unix.AF_INET, true
+	case has[unix.AF_INET6] && !has[unix.AF_INET]:
+		return unix.AF_INET6, true
 	}
-	return q.Family, nil
+	return family, true
 }
 
 // lookup asks the resolver for a name.
@@ -229,22 +240,30 @@ func (q *query) lookup(ctx context.Context, family int) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, q.fail(lookupCode(err), err)
 	}
-	var v4, v6 []netip.Addr
 	for i, ip := range ips {
 		ips[i] = ip.Unmap() // the resolver returns IPv4 addresses in either form
-		if ips[i].Is4() {
+	}
+	if mapped {
+		return mapToV6(ips, q.Flags&AIAll != 0), nil
+	}
+	return ips, nil
+}
+
+// mapToV6 returns the IPv6 addresses and, if there are none or all are wanted,
+// behind them the IPv4 addresses, mapped into IPv6.
+func mapToV6(ips []netip.Addr, all bool) []netip.Addr {
+	var v4, v6 []netip.Addr
+	for _, ip := range ips {
+		if ip.Is4() {
 			v4 = append(v4, netip.AddrFrom16(ip.As16()))
 		} else {
 			v6 = append(v6, ip)
 		}
 	}
-	switch {
-	case !mapped:
-		return ips, nil
-	case len(v6) == 0 || q.Flags&AIAll != 0:
-		return append(v6, v4...), nil
+	if len(v6) == 0 || all {
+		return append(v6, v4...)
 	}
-	return v6, nil
+	return v6
 }
 
 // lookupCode translates an error of the net package.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
 )
 
 // stuck is how long a test waits for something that must happen.
@@ -599,4 +601,112 @@ func TestAnAddReaderRunsInTheContextOfItsCaller(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// highFD moves fd to a number that nothing else in the process uses.
+func highFD(t testing.TB, fd int) int {
+	t.Helper()
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 700)
+	if err != nil {
+		t.Fatalf("dup: %v", err)
+	}
+	unix.Close(fd)
+	return high
+}
+
+func TestAWatcherOfADescriptorThatWasClosedIsReportedAndDropped(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := pair(t)
+		defer unix.Close(b)
+		a = highFD(t, a)
+		send(t, b, "x")
+		reports := collectReports(l)
+		addReader(t, l, a, func() { unix.Close(a) }) // without RemoveReader
+		for range 3 {
+			runOnce(t, l)
+		}
+		if len(*reports) != 1 || !errors.Is((*reports)[0].Exception, unix.EBADF) {
+			t.Errorf("reports: %v", *reports)
+		}
+		if was, err := l.RemoveReader(a); was || err != nil {
+			t.Errorf("RemoveReader: %v, %v", was, err)
+		}
+	})
+}
+
+// receiver is a backend.Receiver made of a function.
+type receiver func(backend.Result)
+
+func (f receiver) Complete(_ *backend.Op, r backend.Result) { f(r) }
+
+func TestAnOpCloseDropsTheWatchersOfItsDescriptor(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := pair(t)
+		defer unix.Close(b)
+		reports := collectReports(l)
+		addReader(t, l, a, func() { t.Error("the reader was called") })
+		runOnce(t, l)
+		op := backend.Op{Code: backend.OpClose, FD: int32(a), Receiver: receiver(func(r backend.Result) {
+			if r.Errno != 0 {
+				t.Errorf("close: %v", r.Errno)
+			}
+			l.Stop()
+		})}
+		if err := l.Submit(&op); err != nil {
+			t.Fatal(err)
+		}
+		runLoop(t, l)
+		if was, err := l.RemoveReader(a); was || err != nil {
+			t.Errorf("RemoveReader: %v, %v", was, err)
+		}
+		if len(*reports) != 0 {
+			t.Errorf("reports: %v", *reports)
+		}
+	})
+}
+
+func TestDebugModeLogsASlowReader(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		logged := logTo(l)
+		l.SetDebug(true)
+		l.SetSlowCallbackDuration(0)
+		a, b := socketPair(t)
+		send(t, b, "x")
+		addReader(t, l, a, func() {
+			removeReader(t, l, a)
+			l.Stop()
+		})
+		runLoop(t, l)
+		if !strings.Contains(logged.String(), "TestDebugModeLogsASlowReader") {
+			t.Errorf("logged: %s", logged)
+		}
+	})
+}
+
+// BenchmarkReader is the cost of a turn on which a reader is called, because
+// its descriptor stays readable.
+func BenchmarkReader(b *testing.B) {
+	for _, name := range backends {
+		b.Run(name, func(b *testing.B) {
+			l := newTestLoop(b, name)
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer unix.Close(fds[0])
+			defer unix.Close(fds[1])
+			send(b, fds[1], "x")
+			n := 0
+			addReader(b, l, fds[0], func() {
+				if n++; n >= b.N {
+					l.Stop()
+				}
+			})
+			b.ReportAllocs()
+			b.ResetTimer()
+			if err := l.RunForever(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
 }
