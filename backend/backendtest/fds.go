@@ -257,6 +257,10 @@ func (d *driver) accepted(listener int) int {
 	return d.own(fd)
 }
 
+// tcpBuffer is the size of socket buffers. With a size of its own a receive
+// buffer does not grow by itself, so that a connection that is full remains so.
+const tcpBuffer = 256 << 10
+
 // tcp returns two ends of a TCP connection.
 func (d *driver) tcp(in inet) (a, b int) {
 	d.t.Helper()
@@ -264,6 +268,8 @@ func (d *driver) tcp(in inet) (a, b int) {
 	a = d.dial(in.domain, d.name(l))
 	b = d.accepted(l)
 	for _, fd := range []int{a, b} {
+		d.ok(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, tcpBuffer), "SO_RCVBUF")
+		d.ok(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, tcpBuffer), "SO_SNDBUF")
 		d.ok(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1), "TCP_NODELAY")
 	}
 	d.closeFD(l)
