@@ -207,11 +207,13 @@ func (b *Backend) Try(*backend.Op) (backend.Result, bool) { return backend.Resul
 
 // Cancel asks for op to end soon.
 func (b *Backend) Cancel(op *backend.Op) {
-	if !op.InFlight() || op.Code == backend.OpClose || b.phase != enabled {
+	if !op.InFlight() || b.phase != enabled {
 		return
 	}
 	op.State.CancelRequested = true
-	b.cancel(op.State.Slot)
+	if op.Code != backend.OpClose {
+		b.cancel(op.State.Slot)
+	}
 }
 
 func (b *Backend) cancel(idx uint32) {
