@@ -1,0 +1,437 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/internal/leaktest"
+	"github.com/seed-80cfe818/ringloop/uring"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+
+// running is a file server under test.
+type running struct {
+	url  string
+	root string
+	log  *syncBuffer
+	stop func() int // stops it and returns the exit status
+}
+
+// syncBuffer is a bytes.Buffer for several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// files are what the server under test serves.
+var files = map[string]int{
+	"empty": 0, "one.txt": 1, "small.html": 1000, "page.css": 16 << 10, "block.bin": 100_000,
+	"large.bin": 9<<20 + 7, "with space.txt": 300, "grüße & mehr.txt": 301, "sub/deep.json": 40_000,
+}
+
+func content(name string) []byte {
+	p := make([]byte, files[name])
+	rnd := rand.NewChaCha8(sha256.Sum256([]byte(name)))
+	_, _ = rnd.Read(p)
+	return p
+}
+
+func makeRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for name := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// forEachBackend runs a test against a server on every backend.
+func forEachBackend(t *testing.T, test func(t *testing.T, s *running)) {
+	for _, backend := range []string{"io_uring", "epoll"} {
+		t.Run(backend, func(t *testing.T) {
+			if backend == "io_uring" {
+				if err := uring.Available(); err != nil {
+					t.Skipf("io_uring: %v", err)
+				}
+			}
+			test(t, start(t, "-backend", backend))
+		})
+	}
+}
+
+var urlPattern = regexp.MustCompile(`http://\S+`)
+
+// start runs a server until the test ends.
+func start(t *testing.T, args ...string) *running {
+	t.Helper()
+	s := &running{root: makeRoot(t), log: &syncBuffer{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	stderrR, stderrW := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, append([]string{"-addr", "127.0.0.1:0", "-root", s.root}, args...), s.log, stderrW)
+		_ = stderrW.Close()
+	}()
+	lines := bufio.NewScanner(stderrR)
+	if !lines.Scan() {
+		t.Fatalf("the server said nothing and ended with %d", <-status)
+	}
+	s.url = urlPattern.FindString(lines.Text())
+	if s.url == "" {
+		t.Fatalf("the server said %q", lines.Text())
+	}
+	var drained sync.WaitGroup
+	drained.Go(func() { _, _ = io.Copy(io.Discard, stderrR) })
+	s.stop = sync.OnceValue(func() int {
+		cancel()
+		code := <-status
+		drained.Wait()
+		return code
+	})
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		if code := s.stop(); code != 0 {
+			t.Errorf("the server ended with status %d", code)
+		}
+	})
+	return s
+}
+
+func (s *running) at(name string) string { return s.url + "/" + (&url.URL{Path: name}).EscapedPath() }
+
+func (s *running) addr() string { return strings.TrimPrefix(s.url, "http://") }
+
+// do sends a request and returns the response with its body.
+func do(t testing.TB, method, url string, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, body
+}
+
+func TestFilesArriveUnchanged(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		for name := range files {
+			want := content(name)
+			res, body := do(t, "GET", s.at(name))
+			if res.StatusCode != 200 || !bytes.Equal(body, want) {
+				t.Errorf("%s: status %d, %d bytes, want %d", name, res.StatusCode, len(body), len(want))
+			}
+			res, body = do(t, "HEAD", s.at(name))
+			if res.StatusCode != 200 || len(body) != 0 || res.ContentLength != int64(len(want)) {
+				t.Errorf("HEAD %s: status %d, length %d", name, res.StatusCode, res.ContentLength)
+			}
+		}
+		for name, want := range map[string]string{"page.css": "text/css; charset=utf-8", "sub/deep.json": "application/json", "small.html": "text/html; charset=utf-8"} {
+			if res, _ := do(t, "HEAD", s.at(name)); res.Header.Get("Content-Type") != want {
+				t.Errorf("%s has type %q", name, res.Header.Get("Content-Type"))
+			}
+		}
+	})
+}
+
+func TestRangesAndConditions(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		want := content("block.bin")
+		res, body := do(t, "GET", s.at("block.bin"), "Range", "bytes=10-70009")
+		if res.StatusCode != 206 || !bytes.Equal(body, want[10:70010]) {
+			t.Errorf("range: status %d, %d bytes", res.StatusCode, len(body))
+		}
+		res, body = do(t, "GET", s.at("block.bin"), "Range", "bytes=-5")
+		if res.StatusCode != 206 || !bytes.Equal(body, want[len(want)-5:]) {
+			t.Errorf("suffix range: status %d, %d bytes", res.StatusCode, len(body))
+		}
+		res, body = do(t, "GET", s.at("block.bin"), "Range", "bytes=0-9,50000-99999")
+		if res.StatusCode != 206 || !bytes.Contains(body, want[50000:]) || !strings.HasPrefix(res.Header.Get("Content-Type"), "multipart/byteranges") {
+			t.Errorf("two ranges: status %d, type %q", res.StatusCode, res.Header.Get("Content-Type"))
+		}
+		res, _ = do(t, "GET", s.at("block.bin"), "Range", "bytes=100000-")
+		if res.StatusCode != 416 || res.Header.Get("Content-Range") != "bytes */100000" {
+			t.Errorf("range past the end: status %d, %q", res.StatusCode, res.Header.Get("Content-Range"))
+		}
+		res, _ = do(t, "GET", s.at("block.bin"))
+		modified := res.Header.Get("Last-Modified")
+		res, body = do(t, "GET", s.at("block.bin"), "If-Modified-Since", modified)
+		if res.StatusCode != 304 || len(body) != 0 {
+			t.Errorf("not modified: status %d, %d bytes", res.StatusCode, len(body))
+		}
+		res, _ = do(t, "GET", s.at("block.bin"), "If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT")
+		if res.StatusCode != 200 {
+			t.Errorf("modified: status %d", res.StatusCode)
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		if err := os.Symlink("/etc/passwd", filepath.Join(s.root, "escape")); err != nil {
+			t.Fatal(err)
+		}
+		for request, want := range map[string]string{
+			"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n":                                         "404",
+			"GET /one.txt/x HTTP/1.1\r\nHost: x\r\n\r\n":                                       "404",
+			"POST /one.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n":                   "405",
+			"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n":                                             "405",
+			"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n":                                "40",
+			"GET /..%2f..%2fetc/passwd HTTP/1.1\r\nHost: x\r\n\r\n":                            "40",
+			"GET /escape HTTP/1.1\r\nHost: x\r\n\r\n":                                          "50",
+			"GET /one.txt HTTP/1.1\r\n\r\n":                                                    "400",
+			"\x16\x03\x01\x02garbage\r\n\r\n":                                                  "400",
+			"GET\r\n\r\n":                                                                      "400",
+			"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("y", 2*maxHeader) + "\r\n\r\n": "431",
+		} {
+			status := statusOf(t, s, request)
+			if !strings.HasPrefix(status, want) {
+				t.Errorf("%.40q: status %q, want %s", request, status, want)
+			}
+		}
+	})
+}
+
+// statusOf sends a raw request and returns the status of the answer.
+func statusOf(t *testing.T, s *running, request string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", s.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// The server may answer and close before it has read all of it.
+	_, _ = io.WriteString(c, request)
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil && line == "" {
+		return err.Error()
+	}
+	_, status, _ := strings.Cut(strings.TrimSpace(line), " ")
+	return status
+}
+
+func TestDirectoryListing(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		res, body := do(t, "GET", s.url+"/")
+		if res.StatusCode != 200 || !bytes.Contains(body, []byte(`href="with%20space.txt"`)) || !bytes.Contains(body, []byte(`href="sub/"`)) {
+			t.Errorf("status %d: %s", res.StatusCode, body)
+		}
+		for i := range 2000 {
+			if err := os.WriteFile(filepath.Join(s.root, "sub", fmt.Sprintf("file-%04d-with-a-long-name", i)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		res, body = do(t, "GET", s.url+"/sub/")
+		if res.StatusCode != 200 || bytes.Count(body, []byte("file-")) != 4000 {
+			t.Errorf("large listing: status %d, %d names", res.StatusCode, bytes.Count(body, []byte("file-")))
+		}
+	})
+}
+
+func TestManyRequestsOnOneConnection(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		c, err := net.Dial("tcp", s.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		const n = 100
+		// All at once: they are answered in order.
+		if _, err := io.WriteString(c, strings.Repeat("GET /small.html HTTP/1.1\r\nHost: x\r\n\r\n", n)); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(c)
+		for i := range n {
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("response %d: %v", i, err)
+			}
+			body, err := io.ReadAll(res.Body)
+			if err != nil || !bytes.Equal(body, content("small.html")) {
+				t.Fatalf("response %d: %d bytes, %v", i, len(body), err)
+			}
+		}
+		if _, err := io.WriteString(c, "GET /one.txt HTTP/1.0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(in)
+		if err != nil || !bytes.HasSuffix(rest, content("one.txt")) || !bytes.Contains(rest, []byte("Connection: close")) {
+			t.Errorf("HTTP/1.0: %q, %v", rest, err)
+		}
+	})
+}
+
+func TestBadClientsCostTheOthersNothing(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		for i := range 60 {
+			c, err := net.Dial("tcp", s.addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			switch i % 4 {
+			case 0: // stalls in the middle of a request
+				_, _ = io.WriteString(c, "GET /large.bin HT")
+			case 1: // asks and does not read
+				_, _ = io.WriteString(c, "GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+			case 2: // resets
+				_, _ = io.WriteString(c, "GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+				_ = c.(*net.TCPConn).SetLinger(0)
+				_ = c.Close()
+			case 3: // garbage
+				_, _ = c.Write(content("block.bin"))
+			}
+		}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for name := range files {
+					res, err := http.Get(s.at(name))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					body, err := io.ReadAll(res.Body)
+					res.Body.Close()
+					if err != nil || !bytes.Equal(body, content(name)) {
+						t.Errorf("%s: %d bytes, %v", name, len(body), err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestAStopLetsResponsesFinish(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		idle, err := net.Dial("tcp", s.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close()
+		res, err := http.Get(s.at("large.bin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		stopped := make(chan int)
+		go func() { stopped <- s.stop() }()
+		_ = idle.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the idle connection: %d, %v", n, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || !bytes.Equal(body, content("large.bin")) {
+			t.Errorf("the response in progress: %d bytes, %v", len(body), err)
+		}
+		if code := <-stopped; code != 0 {
+			t.Errorf("status %d", code)
+		}
+		if _, err := net.Dial("tcp", s.addr()); err == nil {
+			t.Error("it still accepts connections")
+		}
+	})
+}
+
+func TestAccessLog(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		do(t, "GET", s.at("with space.txt"))
+		do(t, "GET", s.at("nothing"))
+		s.stop()
+		log := s.log.String()
+		if !strings.Contains(log, `"GET /with%20space.txt HTTP/1.1" 200 300 `) || !strings.Contains(log, `"GET /nothing HTTP/1.1" 404 `) {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+func TestSeveralLoopsShareThePort(t *testing.T) {
+	s := start(t, "-loops", "3", "-q")
+	for range 30 {
+		http.DefaultClient.CloseIdleConnections() // a new connection, perhaps on another loop
+		if _, body := do(t, "GET", s.at("block.bin")); !bytes.Equal(body, content("block.bin")) {
+			t.Fatalf("%d bytes", len(body))
+		}
+	}
+	if s.stop(); s.log.String() != "" {
+		t.Errorf("-q wrote a log: %q", s.log.String())
+	}
+}
+
+func TestBadArgumentsAreNamed(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"-root", "/does/not/exist"}, 1, "/does/not/exist"},
+		{[]string{"-root", plain}, 1, "plain"},
+		{[]string{"-addr", busy.Addr().String()}, 1, busy.Addr().String()},
+		{[]string{"-addr", "nonsense"}, 1, "nonsense"},
+		{[]string{"-backend", "kqueue"}, 1, "kqueue"},
+		{[]string{"-loops", "0"}, 2, "-loops 0"},
+		{[]string{"-unknown"}, 2, "unknown"},
+		{[]string{"extra"}, 2, "extra"},
+		{[]string{"-h"}, 0, "-root"},
+	} {
+		var stderr bytes.Buffer
+		args := append([]string{"-addr", "127.0.0.1:0"}, c.args...)
+		if got := run(context.Background(), args, io.Discard, &stderr); got != c.status || !strings.Contains(stderr.String(), c.says) {
+			t.Errorf("%q: status %d, want %d; said %q", c.args, got, c.status, stderr.String())
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+const (
+	bufferSize   = 32 << 10 // what is collected before it is sent
+	sendfileSize = 8 << 20  // what must get through within writeLimit
+)
+
+// response is the http.ResponseWriter of one request. It collects a small
+// response and sends it at once; a larger one of unknown length is sent in
+// chunks, and files are sent with sendfile.
+type response struct {
+	c        *conn
+	req      *http.Request
+	header   http.Header
+	status   int
+	length   int64 // of the body, -1 if it is not known
+	body     int64 // bytes of the body that were written
+	head     int   // bytes of c.out that are header, while it is incomplete
+	start    time.Time
+	started  bool // the header was put into c.out
+	chunked  bool
+	lastOne  bool // the connection ends with this response
+	sendFail error
+}
+
+func newResponse(c *conn, req *http.Request) *response {
+	c.out = c.out[:0]
+	return &response{c: c, req: req, header: http.Header{}, length: -1, start: time.Now(), lastOne: req.Close}
+}
+
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader notes the status; the header is sent with the first bytes of the
+// body.
+func (w *response) WriteHeader(status int) {
+	if w.status != 0 || status < 200 {
+		return
+	}
+	w.status = status
+	if n, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+		w.length = n
+	}
+	if !bodyAllowed(status) {
+		w.length = 0
+	}
+}
+
+// bodyAllowed reports whether a response of this status has a body.
+func bodyAllowed(status int) bool {
+	return status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if err := w.room(len(p)); err != nil {
+		return 0, err
+	}
+	w.body += int64(len(p))
+	if !w.sendsBody() {
+		return len(p), nil
+	}
+	if !w.started && w.length < 0 && len(w.c.out)+len(p) > bufferSize {
+		w.begin(w.req.ProtoAtLeast(1, 1))
+	}
+	if w.started && len(w.c.out)+len(p) > bufferSize {
+		if err := w.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if w.length >= 0 && !w.started {
+		w.begin(false)
+	}
+	w.c.out = w.appendBody(w.c.out, p)
+	return len(p), nil
+}
+
+// room reports whether n more bytes fit into the length that was announced.
+func (w *response) room(n int) error {
+	if !bodyAllowed(w.status) {
+		return http.ErrBodyNotAllowed
+	}
+	if w.length >= 0 && w.body+int64(n) > w.length {
+		return http.ErrContentLength
+	}
+	return nil
+}
+
+func (w *response) sendsBody() bool { return w.req.Method != http.MethodHead }
+
+// appendBody appends a piece of the body, as a chunk if need be.
+func (w *response) appendBody(out, p []byte) []byte {
+	if !w.chunked || len(p) == 0 {
+		return append(out, p...)
+	}
+	out = strconv.AppendInt(out, int64(len(p)), 16)
+	out = append(out, "\r\n"...)
+	out = append(out, p...)
+	return append(out, "\r\n"...)
+}
+
+// ReadFrom sends the rest of r. net/http's file server calls it, by io.CopyN,
+// with a file; that is sent without passing through this process, unless it is
+// so small that it fits behind the header.
+func (w *response) ReadFrom(r io.Reader) (int64, error) {
+	w.WriteHeader(http.StatusOK)
+	lr, limited := r.(*io.LimitedReader)
+	if !limited || !w.sendsBody() || w.length < 0 || lr.N <= bufferSize/2 {
+		return io.Copy(struct{ io.Writer }{w}, r)
+	}
+	file, ok := lr.R.(*os.File)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{w}, r)
+	}
+	if err := w.room(int(lr.N)); err != nil {
+		return 0, err
+	}
+	return w.sendfile(file, lr)
+}
+
+// sendfile sends the next lr.N bytes of file.
+func (w *response) sendfile(file *os.File, lr *io.LimitedReader) (sent int64, err error) {
+	offset, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	if !w.started {
+		w.begin(false)
+	}
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
+	for lr.N > 0 {
+		n, err := w.sendPiece(file, offset+sent, min(lr.N, sendfileSize))
+		sent += n
+		lr.N -= n
+		w.body += n
+		if err != nil {
+			w.sendFail, w.c.broken = err, true
+			return sent, err
+		}
+		if n == 0 {
+			return sent, io.ErrUnexpectedEOF // the file has shrunk
+		}
+	}
+	return sent, nil
+}
+
+func (w *response) sendPiece(file *os.File, offset, count int64) (n int64, err error) {
+	err = loop.Timeout(w.c.co, writeLimit, func() (err error) {
+		n, err = sockapi.Sendfile(w.c.co, w.c.sock, file, offset, count, nil)
+		return err
+	})
+	return n, err
+}
+
+// begin puts the header before what was collected of the body so far.
+func (w *response) begin(chunked bool) {
+	w.started, w.chunked = true, chunked
+	h := w.header
+	if chunked {
+		h.Del("Content-Length")
+		h.Set("Transfer-Encoding", "chunked")
+	} else if w.length < 0 {
+		w.lastOne = true // the end of the connection is the end of the body
+	}
+	if w.lastOne {
+		h.Set("Connection", "close")
+	} else if !w.req.ProtoAtLeast(1, 1) {
+		h.Set("Connection", "keep-alive")
+	}
+	if h.Get("Date") == "" {
+		h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	}
+	body := append([]byte(nil), w.c.out...)
+	out := append(w.c.out[:0], "HTTP/1.1 "...)
+	out = strconv.AppendInt(out, int64(w.status), 10)
+	out = append(out, ' ')
+	out = append(out, http.StatusText(w.status)...)
+	out = append(out, "\r\n"...)
+	for name, values := range h {
+		for _, v := range values {
+			out = append(out, name...)
+			out = append(out, ": "...)
+			out = append(out, v...)
+			out = append(out, "\r\n"...)
+		}
+	}
+	out = append(out, "\r\n"...)
+	w.c.out = w.appendBody(out, body)
+}
+
+// flush sends what was collected.
+func (w *response) flush() error {
+	if w.sendFail != nil {
+		return w.sendFail
+	}
+	w.sendFail = w.c.send(w.c.out)
+	w.c.out = w.c.out[:0]
+	return w.sendFail
+}
+
+// finish sends what is left of the response and logs the request; again says
+// that the connection can take another one.
+func (w *response) finish() (again bool, err error) {
+	w.WriteHeader(http.StatusOK)
+	if !w.started {
+		if w.length < 0 {
+			w.length = w.body
+		}
+		if bodyAllowed(w.status) {
+			w.header.Set("Content-Length", strconv.FormatInt(w.length, 10))
+		}
+		w.begin(false)
+	}
+	if w.chunked {
+		w.c.out = append(w.c.out, "0\r\n\r\n"...)
+	}
+	err = w.flush()
+	if err == nil && w.sendsBody() && w.length >= 0 && w.body != w.length {
+		w.lastOne = true
+		err = fmt.Errorf("%s: %d of %d bytes of the body were written", w.req.RequestURI, w.body, w.length)
+	}
+	w.c.s.log.write(w)
+	return !w.lastOne, err
+}
