@@ -8,17 +8,15 @@ import (
 )
 
 // configurations are the ways in which the backend can work: as it does on
-// this kernel, and without each feature that changes what it does.
+// this kernel, and without the features that change what it does.
 var configurations = []struct {
 	name    string
 	options *Options
 }{
 	{"default", nil},
-	{"cooperative", &Options{Disable: []string{DeferTaskrun}}},
-	{"without taskrun flag", &Options{Disable: []string{TaskrunFlag}}},
 	{"bare setup", &Options{Disable: []string{DeferTaskrun, SingleIssuer, CoopTaskrun, TaskrunFlag, SubmitAll, NoSQArray}}},
-	{"without provided buffers", &Options{Disable: []string{ProvidedBuffers}}},
-	{"one by one", &Options{Disable: []string{MultishotAccept, MultishotRecv, WaitID, RegisteredRing}}},
+	{"cooperative without provided buffers", &Options{Disable: []string{DeferTaskrun, ProvidedBuffers}}},
+	{"one by one", &Options{Disable: []string{MultishotAccept, MultishotRecv, WaitID, RegisteredRing, TaskrunFlag}}},
 	{"tiny queues and one buffer", &Options{SQEntries: 4, CQEntries: 8, Buffers: 1, BufferSize: 512}},
 }
 
