@@ -10,19 +10,29 @@ import (
 	"time"
 )
 
-// The tests use SIGUSR1 and SIGUSR2, whose default action would end the test
-// process: each keeps a channel of its own open, so that a removed handler does
-// not restore the default too early.
-func keepSignals(t testing.TB, sigs ...os.Signal) {
-	ch := make(chan os.Signal, 100)
+// tap receives every signal besides the handlers under test. It keeps the
+// default action away, which would end the test process, and tells when a
+// signal has reached everybody, so that none is left for the next test.
+type tap chan os.Signal
+
+func newTap(t testing.TB, sigs ...os.Signal) tap {
+	ch := make(tap, 100)
 	signal.Notify(ch, sigs...)
 	t.Cleanup(func() { signal.Stop(ch) })
+	return ch
 }
 
-func kill(t testing.TB, sig syscall.Signal) {
+// kill sends a signal to this process and waits until os/signal has it.
+func (ch tap) kill(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	if err := syscall.Kill(os.Getpid(), sig); err != nil {
 		t.Errorf("kill: %v", err)
+		return
+	}
+	select {
+	case <-ch:
+	case <-time.After(stuck):
+		t.Errorf("the process did not receive %v", sig)
 	}
 }
 
@@ -35,7 +45,7 @@ func addSignal(t testing.TB, l *Loop, sig syscall.Signal, fn func()) {
 
 func TestASignalWakesASleepingLoopAndRunsItsHandlerOnTheLoop(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		addSignal(t, l, syscall.SIGUSR1, func() {
 			if !l.onThread() {
 				t.Error("the handler runs on another thread")
@@ -43,7 +53,7 @@ func TestASignalWakesASleepingLoopAndRunsItsHandlerOnTheLoop(t *testing.T) {
 			l.Stop()
 		})
 		soon(t, l, func() {
-			go kill(t, syscall.SIGUSR1)
+			go tap.kill(t, syscall.SIGUSR1)
 		})
 		runLoop(t, l)
 	})
@@ -51,26 +61,26 @@ func TestASignalWakesASleepingLoopAndRunsItsHandlerOnTheLoop(t *testing.T) {
 
 func TestEverySignalDeliveredRunsTheHandler(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		calls := 0
 		addSignal(t, l, syscall.SIGUSR1, func() {
 			if calls++; calls == 5 {
 				l.Stop()
 				return
 			}
-			kill(t, syscall.SIGUSR1)
+			tap.kill(t, syscall.SIGUSR1)
 		})
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		runLoop(t, l)
 	})
 }
 
 func TestASecondHandlerReplacesTheFirst(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		addSignal(t, l, syscall.SIGUSR1, func() { t.Error("the replaced handler was called") })
 		addSignal(t, l, syscall.SIGUSR1, l.Stop)
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		runLoop(t, l)
 	})
 }
@@ -104,7 +114,7 @@ func TestBadSignalNumbersAreRefused(t *testing.T) {
 
 func TestRemovingAnUnsetHandlerReturnsFalse(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		newTap(t, syscall.SIGUSR1)
 		for _, want := range []bool{false, true, false} {
 			if want {
 				addSignal(t, l, syscall.SIGUSR1, func() {})
@@ -118,7 +128,7 @@ func TestRemovingAnUnsetHandlerReturnsFalse(t *testing.T) {
 
 func TestAHandlerCanRemoveOthersAndTheyRunNoMore(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1, syscall.SIGUSR2)
+		tap := newTap(t, syscall.SIGUSR1, syscall.SIGUSR2)
 		var calls []string
 		addSignal(t, l, syscall.SIGUSR1, func() { calls = append(calls, "removed") })
 		addSignal(t, l, syscall.SIGUSR2, func() {
@@ -126,11 +136,11 @@ func TestAHandlerCanRemoveOthersAndTheyRunNoMore(t *testing.T) {
 			if was, err := l.RemoveSignalHandler(syscall.SIGUSR1); !was || err != nil {
 				t.Errorf("RemoveSignalHandler: %v, %v", was, err)
 			}
-			kill(t, syscall.SIGUSR1)
+			tap.kill(t, syscall.SIGUSR1)
 			addSignal(t, l, syscall.SIGUSR2, l.Stop)
-			kill(t, syscall.SIGUSR2)
+			tap.kill(t, syscall.SIGUSR2)
 		})
-		kill(t, syscall.SIGUSR2)
+		tap.kill(t, syscall.SIGUSR2)
 		runLoop(t, l)
 		if want := []string{"remover"}; !slices.Equal(calls, want) {
 			t.Errorf("called: %v, want %v", calls, want)
@@ -140,7 +150,7 @@ func TestAHandlerCanRemoveOthersAndTheyRunNoMore(t *testing.T) {
 
 func TestAHandlerRemovedAfterTheDeliveryIsNotCalled(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		newTap(t, syscall.SIGUSR1)
 		h := &signalHandler{l: l, sig: syscall.SIGUSR1, ch: make(chan os.Signal), fn: func() { t.Error("called") }}
 		l.signals = map[syscall.Signal]*signalHandler{syscall.SIGUSR1: h}
 		if _, err := l.CallSoonThreadsafe(h.call); err != nil {
@@ -155,26 +165,26 @@ func TestAHandlerRemovedAfterTheDeliveryIsNotCalled(t *testing.T) {
 
 func TestSeveralLoopsHandleTheSameSignal(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		other := newTestLoop(t, l.Backend().Name())
 		for _, each := range []*Loop{l, other} {
 			addSignal(t, each, syscall.SIGUSR1, each.Stop)
 		}
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		runLoop(t, l)
 		runLoop(t, other)
 		// Removing one leaves the other.
 		if was, err := l.RemoveSignalHandler(syscall.SIGUSR1); !was || err != nil {
 			t.Errorf("RemoveSignalHandler: %v, %v", was, err)
 		}
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		runLoop(t, other)
 	})
 }
 
 func TestCloseRemovesTheSignalHandlers(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		addSignal(t, l, syscall.SIGUSR1, func() { t.Error("called on a closed loop") })
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
@@ -182,7 +192,7 @@ func TestCloseRemovesTheSignalHandlers(t *testing.T) {
 		if len(l.signals) != 0 {
 			t.Errorf("%d handlers are left", len(l.signals))
 		}
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		wantErr(t, "AddSignalHandler", l.AddSignalHandler(syscall.SIGUSR1, func() {}), ErrLoopClosed)
 		if was, err := l.RemoveSignalHandler(syscall.SIGUSR1); was || err != nil {
 			t.Errorf("RemoveSignalHandler: %v, %v", was, err)
@@ -192,7 +202,7 @@ func TestCloseRemovesTheSignalHandlers(t *testing.T) {
 
 func TestASignalToAChildDoesNotReachTheHandler(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		calls := 0
 		addSignal(t, l, syscall.SIGUSR1, func() { calls++; l.Stop() })
 		child := exec.Command("sleep", "60")
@@ -209,7 +219,7 @@ func TestASignalToAChildDoesNotReachTheHandler(t *testing.T) {
 		if calls != 0 {
 			t.Error("the child's signal reached the handler")
 		}
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		runLoop(t, l)
 		if calls != 1 {
 			t.Errorf("%d calls for one signal", calls)
@@ -219,14 +229,14 @@ func TestASignalToAChildDoesNotReachTheHandler(t *testing.T) {
 
 func TestAPanicInASignalHandlerIsReported(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		var reported []error
 		l.SetExceptionHandler(func(_ *Loop, c *ExceptionContext) {
 			reported = append(reported, c.Exception)
 			l.Stop()
 		})
 		addSignal(t, l, syscall.SIGUSR1, func() { panic("broken handler") })
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		runLoop(t, l)
 		if len(reported) != 1 || reported[0].Error() != "panic: broken handler" {
 			t.Errorf("reported: %v", reported)
@@ -237,15 +247,15 @@ func TestAPanicInASignalHandlerIsReported(t *testing.T) {
 // A signal handler must not keep a system call of the loop from being resumed.
 func TestSignalsDoNotDisturbASleep(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		keepSignals(t, syscall.SIGUSR1)
+		tap := newTap(t, syscall.SIGUSR1)
 		const sleep = 30 * time.Millisecond
 		calls := 0
 		addSignal(t, l, syscall.SIGUSR1, func() {
 			if calls++; calls < 50 {
-				kill(t, syscall.SIGUSR1)
+				tap.kill(t, syscall.SIGUSR1)
 			}
 		})
-		kill(t, syscall.SIGUSR1)
+		tap.kill(t, syscall.SIGUSR1)
 		start := l.Time()
 		runMain(t, l, func(co *Coro) error { return Sleep(co, sleep) })
 		if took := l.Time() - start; took < sleep {
