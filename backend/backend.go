@@ -25,7 +25,9 @@ type Backend interface {
 
 	// Try performs op at once if that needs neither waiting nor a place behind
 	// earlier operations, and reports the outcome; the Receiver is not called.
-	// If it reports false, nothing has happened and op may be submitted. A
+	// If it reports false, nothing has happened and op may be submitted. It does
+	// what can be done now: also a WaitAll send may report a part. Data of a
+	// recv without a buffer is borrowed until the next call of the backend. A
 	// backend that gains nothing by trying always reports false.
 	Try(op *Op) (Result, bool)
 

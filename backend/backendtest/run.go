@@ -28,7 +28,8 @@ func tests() []test {
 		lifecycleTests(), waitTests(), signalTests(), checkTests(),
 		recvTests(), datagramTests(), sendTests(), acceptTests(), connectTests(),
 		readTests(), writeTests(), pollTests(), sendfileTests(), shutdownTests(), waitidTests(),
-		orderTests(), cancelTests(), closeTests(), bulkTests(),
+		orderTests(), cancelTests(), closeTests(), multishotTests(),
+		receiverTests(), tryTests(), bulkTests(), memoryTests(), stressTests(),
 	)
 }
 
