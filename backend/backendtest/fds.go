@@ -307,11 +307,12 @@ func (d *driver) fill(fd int) int {
 	return total
 }
 
-// underway reports whether the peer's machine has yet to acknowledge something,
-// which would make room again.
+// underway reports whether something is on its way to the peer's machine or may
+// still go there, which would make room again: a window that is too small for
+// the next segment is used up by a probe some 200 ms later.
 func underway(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.Unacked > 0
+	return err == nil && (info.Unacked > 0 || info.Notsent_bytes > 0 && info.Snd_wnd > 0)
 }
 
 // reset closes fd so that the peer gets a reset.
