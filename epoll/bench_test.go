@@ -11,12 +11,14 @@ import (
 
 func BenchmarkNop(b *testing.B) {
 	f := newFixture(b, nil)
-	o := &recorder{res: make([]backend.Result, 0, 1)}
+	o := &counter{}
+	o.Receiver = o
 	b.ReportAllocs()
 	for b.Loop() {
-		o.res = o.res[:0]
-		f.submit(o)
-		f.turn(0)
+		if f.Submit(&o.Op) != nil || f.Wait(0) != nil {
+			b.Fatal("failed")
+		}
+		f.Dispatch()
 	}
 }
 
@@ -71,7 +73,10 @@ func benchmarkEcho(b *testing.B, domain, size int) {
 	for b.Loop() {
 		sendto(int32(client), buf)
 		for got := 0; got < size; {
-			f.turn(-1)
+			if err := f.Wait(-1); err != nil {
+				b.Fatal(err)
+			}
+			f.Dispatch()
 			for {
 				n, errno := recvfrom(int32(client), buf[got:])
 				if errno != 0 || n == 0 {
@@ -103,11 +108,11 @@ func benchmarkPingPong(b *testing.B, try bool) {
 	f := newFixture(b, nil)
 	p, q := pair(b, unix.AF_UNIX, unix.SOCK_STREAM)
 	closeLater(b, p, q)
-	buf := make([]byte, 64)
+	buf := make([]byte, 1024)
 	var recv, send [2]counter
 	for i, fd := range []int{p, q} {
 		recv[i].Op = backend.Op{Receiver: &recv[i], Code: backend.OpRecv, FD: int32(fd), Buf: buf}
-		send[i].Op = backend.Op{Receiver: &send[i], Code: backend.OpSend, FD: int32(fd), Buf: buf}
+		send[i].Op = backend.Op{Receiver: &send[i], Code: backend.OpSend, FD: int32(fd), Buf: buf[:64]}
 	}
 	do := func(o *counter) {
 		o.n = 0
@@ -127,7 +132,10 @@ func benchmarkPingPong(b *testing.B, try bool) {
 			do(&recv[1-i])
 			do(&send[i])
 			for recv[1-i].n == 0 || send[i].n == 0 {
-				f.turn(-1)
+				if err := f.Wait(-1); err != nil {
+					b.Fatal(err)
+				}
+				f.Dispatch()
 			}
 		}
 	}
