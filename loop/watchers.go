@@ -16,7 +16,7 @@ var ErrTransportFD = errors.New("file descriptor is used by a transport")
 // watchTable knows who watches and who owns descriptors.
 type watchTable struct {
 	fds    map[int]*watched
-	owners map[int]any
+	owners []any // by descriptor, nil for none
 }
 
 // watched is a descriptor with at least one watcher.
@@ -88,16 +88,21 @@ func (l *Loop) RemoveWriter(fd int) (bool, error) { return l.removeWatcher(fd, w
 // ClaimFD makes owner the owner of fd: AddReader and its kin refuse fd with
 // ErrTransportFD until ReleaseFD. It fails with ErrTransportFD if fd has an
 // owner, or watchers. owner is for messages and is printed with %v. It is for
-// packages that submit operations on fd. Loop's thread only.
+// packages that submit operations on fd, and costs them nothing to speak of.
+// The error is ErrInvalidArgument for a negative fd or a nil owner. Loop's thread
+// only.
 func (l *Loop) ClaimFD(fd int, owner any) error {
-	if err := l.CheckFD(fd); err != nil {
+	if owner == nil {
+		return fmt.Errorf("%w: fd %d has no owner", ErrInvalidArgument, fd)
+	}
+	if err := l.checkFD(fd); err != nil {
 		return err
 	}
 	if l.watches.fds[fd] != nil {
 		return fmt.Errorf("fd %d: %w: it is watched by AddReader or AddWriter", fd, ErrTransportFD)
 	}
-	if l.watches.owners == nil {
-		l.watches.owners = map[int]any{}
+	for fd >= len(l.watches.owners) {
+		l.watches.owners = append(l.watches.owners, nil)
 	}
 	l.watches.owners[fd] = owner
 	return nil
@@ -105,13 +110,17 @@ func (l *Loop) ClaimFD(fd int, owner any) error {
 
 // ReleaseFD ends ClaimFD; it must be called before fd is closed. It does nothing
 // if fd has no owner. Loop's thread only.
-func (l *Loop) ReleaseFD(fd int) { delete(l.watches.owners, fd) }
+func (l *Loop) ReleaseFD(fd int) {
+	if fd >= 0 && fd < len(l.watches.owners) {
+		l.watches.owners[fd] = nil
+	}
+}
 
 // CheckFD returns ErrTransportFD, with the owner's description, if fd has an
 // owner. Loop's thread only.
 func (l *Loop) CheckFD(fd int) error {
-	if owner, owned := l.watches.owners[fd]; owned {
-		return fmt.Errorf("fd %d: %w: %v", fd, ErrTransportFD, owner)
+	if fd >= 0 && fd < len(l.watches.owners) && l.watches.owners[fd] != nil {
+		return fmt.Errorf("fd %d: %w: %v", fd, ErrTransportFD, l.watches.owners[fd])
 	}
 	return nil
 }

@@ -292,7 +292,11 @@ func TestADescriptorOfATransportIsRefused(t *testing.T) {
 				t.Errorf("%s: %q does not name the owner", what, err)
 			}
 		}
+		wantErr(t, "ClaimFD of a negative fd", l.ClaimFD(-1, "another"), ErrInvalidArgument)
+		wantErr(t, "ClaimFD for nobody", l.ClaimFD(a, nil), ErrInvalidArgument)
 		l.ReleaseFD(a)
+		l.ReleaseFD(-1)
+		l.ReleaseFD(1 << 20)
 		addReader(t, l, a, func() {})
 		wantErr(t, "ClaimFD of a watched fd", l.ClaimFD(a, "another"), ErrTransportFD)
 		removeReader(t, l, a)
