@@ -60,13 +60,13 @@ func spawn(co *loop.Coro, p SubprocessProtocol, program string, args []string, o
 	}
 	s := &spawning{co: co, spec: o.spec(program, args), closeChild: stdio.closeChild}
 	s.spec.files = o.files(&stdio)
-	err := s.wait(co)
+	started, err := s.wait(co)
 	runtime.KeepAlive(o.ExtraFiles)
 	if err == nil {
 		return announce(co, connectSubprocess(co.Loop(), s.pid, s.pidfd, &stdio, p))
 	}
 	stdio.closeParent()
-	if s.started {
+	if started {
 		reap(co, newProcess(co.Loop(), s.pid, s.pidfd, nil))
 	}
 	return nil, err
@@ -118,17 +118,18 @@ type spawning struct {
 	err     error
 }
 
-// wait starts the child and suspends the task meanwhile.
-func (s *spawning) wait(co *loop.Coro) error {
+// wait starts the child and suspends the task meanwhile. It reports whether
+// there is a child, which may be so in spite of an error.
+func (s *spawning) wait(co *loop.Coro) (started bool, err error) {
 	go s.run()
 	if err := co.Suspend(s); err != nil {
 		s.abandon()
-		return err
+		return false, err
 	}
 	if s.cancelled {
-		return co.CancelledError()
+		return s.started, co.CancelledError()
 	}
-	return s.err
+	return s.started, s.err
 }
 
 // CancelWait implements loop.Canceller: the task goes on when the child is

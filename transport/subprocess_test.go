@@ -83,7 +83,7 @@ func (p *processDiary) finished(t *testing.T, co *loop.Coro) int {
 // start runs the test binary as one of the children of child_test.go.
 func start(t *testing.T, co *loop.Coro, p *processDiary, o SubprocessOptions, what string, args ...string) SubprocessTransport {
 	t.Helper()
-	o.Env = append(slices.Concat(os.Environ(), o.Env), childEnv+"="+what)
+	o.Env = append(slices.Concat(os.Environ(), o.Env), childEnv+"="+what, "GORACE=atexit_sleep_ms=0")
 	tr, got, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "/proc/self/exe", args, &o)
 	if err != nil {
 		t.Fatal(err)
@@ -541,12 +541,12 @@ func TestTheChildGetsItsDirectoryAndItsEnvironment(t *testing.T) {
 		dir := must2(filepath.EvalSymlinks(t.TempDir()))(t)
 		p := &processDiary{}
 		_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "/proc/self/exe", nil,
-			&SubprocessOptions{Cwd: dir, Env: []string{childEnv + "=place", "PLACE=here"}})
+			&SubprocessOptions{Cwd: dir, Env: []string{childEnv + "=place", "PLACE=here", "GORACE=atexit_sleep_ms=0"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.finished(t, co)
-		if got, want := p.out[1].String(), dir+" here 2"; got != want {
+		if got, want := p.out[1].String(), dir+" here 3"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	})
@@ -723,7 +723,7 @@ func TestCancellingTheCreationKillsAndReapsTheChild(t *testing.T) {
 			p := &processDiary{}
 			var err error
 			creating := co.Loop().Go(func(co *loop.Coro) error {
-				env := append(os.Environ(), childEnv+"=cat")
+				env := append(os.Environ(), childEnv+"=cat", "GORACE=atexit_sleep_ms=0")
 				_, _, err = SubprocessExec(co, func() SubprocessProtocol { return p }, "/proc/self/exe", nil, &SubprocessOptions{Env: env})
 				return err
 			})

@@ -1,0 +1,450 @@
+package transport
+
+import (
+	"bytes"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+// The sizes of the receive buffer in bytes: the largest UDP packet, and what
+// fits into the send buffer of a Unix socket. What is larger is cut off.
+const (
+	udpBuffer  = 64 << 10
+	unixBuffer = 256 << 10
+)
+
+// maxDatagramsAtOnce is how many packets are received without letting the rest
+// of the loop run.
+const maxDatagramsAtOnce = 16
+
+// datagram is the transport of a datagram socket. One receive is in flight
+// while reading is wanted, and one send while packets are queued.
+type datagram struct {
+	caller
+	proto   DatagramProtocol
+	flow    FlowController
+	fd      int32 // -1 when the descriptor was given away
+	family  int
+	sock    *sockapi.Socket // the owner of the descriptor, or nil
+	view    *TransportSocket
+	local   Addr
+	remote  Addr // of a connected socket
+	early   []byte
+	marks   waterMarks
+	recv    backend.Op
+	recvExt backend.Ext
+	kept    backend.Result // what came while reading was paused
+	sender  Addr           // of the last packet, as the kernel has written it in rawFrom
+	rawFrom backend.Addr
+	send    backend.Op
+	sendExt backend.Ext
+	pieces  [1][]byte
+	queue   packetQueue
+	drops   int
+	// started is set when reading may begin, keeping when kept is to be
+	// delivered, ended when ConnectionLost is queued or was called.
+	started, paused, keeping, closing, ended bool
+}
+
+// newDatagram makes the transport of a socket. If it is connected, remote is
+// its peer.
+func newDatagram(l *loop.Loop, fd, family int, remote Addr, p DatagramProtocol) *datagram {
+	t := &datagram{caller: newCaller(l), fd: int32(fd), family: family, remote: remote, marks: newWaterMarks()}
+	size := udpBuffer
+	if family == unix.AF_UNIX {
+		size = unixBuffer
+	}
+	t.recv = backend.Op{Code: backend.OpRecvMsg, FD: t.fd, Buf: make([]byte, size), Ext: &t.recvExt, Receiver: t}
+	t.sendExt.Bufs = t.pieces[:]
+	t.send = backend.Op{FD: t.fd, Receiver: t}
+	var raw backend.Addr
+	if socketName(unix.SYS_GETSOCKNAME, t.fd, &raw) == 0 {
+		t.local = named(&raw)
+	}
+	t.SetProtocol(p)
+	openSetOf(l)[t] = struct{}{}
+	return t
+}
+
+// named returns the address that the kernel has written, the zero Addr for a
+// Unix socket without a name.
+func named(raw *backend.Addr) Addr {
+	if a := addrOf(raw); a.Family() != unix.AF_UNIX || a.Path() != "" {
+		return a
+	}
+	return Addr{}
+}
+
+// Loop returns the loop that the transport belongs to.
+func (t *datagram) Loop() *loop.Loop { return t.loop }
+
+// SetProtocol gives the next event to p.
+func (t *datagram) SetProtocol(p DatagramProtocol) {
+	if p == nil {
+		panic("transport: SetProtocol(nil)")
+	}
+	t.proto = p
+	t.flow, _ = p.(FlowController)
+}
+
+// Protocol returns the current protocol, nil when the transport is gone.
+func (t *datagram) Protocol() DatagramProtocol { return t.proto }
+
+// begin tells the protocol that the endpoint is there, and starts to receive.
+func (t *datagram) begin() {
+	_ = t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
+	t.started = true
+	if early := t.early; early != nil && t.IsReading() {
+		t.early = nil
+		t.deliver(early, t.remote)
+	}
+	t.receive()
+}
+
+// receive takes what is there, and then waits for the next packet.
+func (t *datagram) receive() {
+	for range maxDatagramsAtOnce {
+		if !t.IsReading() || !t.started || t.keeping || t.recv.InFlight() {
+			return
+		}
+		r, ok := t.loop.Try(&t.recv)
+		if !ok {
+			break
+		}
+		t.received(r)
+	}
+	if !t.IsReading() {
+		return
+	}
+	if err := t.loop.Submit(&t.recv); err != nil {
+		t.end(err)
+	}
+}
+
+// Complete is called when a receive or a send has ended; it implements
+// backend.Receiver.
+func (t *datagram) Complete(op *backend.Op, r backend.Result) {
+	switch {
+	case t.ended || t.loop.IsClosed():
+	case op == &t.send:
+		t.sent(r.Errno)
+	case t.closing:
+	case t.paused:
+		t.kept, t.keeping = r, true
+	default:
+		t.received(r)
+		t.receive()
+	}
+}
+
+// received delivers the result of a receive.
+func (t *datagram) received(r backend.Result) {
+	switch r.Errno {
+	case 0:
+		t.deliver(t.recv.Buf[:r.N], t.from())
+	case syscall.EINTR, syscall.EAGAIN, syscall.ECANCELED:
+	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EINVAL, syscall.EOPNOTSUPP:
+		t.end(t.failure("receive from", t.remote, r.Errno)) // it would never end
+	default:
+		t.errorReceived(t.failure("receive from", t.remote, r.Errno))
+	}
+}
+
+// from returns the sender of the packet that was received last. A sender that
+// comes again costs nothing.
+func (t *datagram) from() Addr {
+	raw := &t.recvExt.Addr
+	if raw.Len != t.rawFrom.Len || !bytes.Equal(raw.Raw[:raw.Len], t.rawFrom.Raw[:raw.Len]) {
+		t.rawFrom, t.sender = *raw, named(raw)
+	}
+	return t.sender
+}
+
+func (t *datagram) deliver(data []byte, from Addr) {
+	if err := t.call("DatagramReceived", t, t.proto, func() { t.proto.DatagramReceived(data, from) }); err != nil {
+		t.end(err)
+	}
+}
+
+func (t *datagram) failure(op string, addr Addr, errno syscall.Errno) error {
+	return &sockapi.OpError{Op: op, Addr: addr, FD: int(t.fd), Err: errno}
+}
+
+// errorReceived tells the protocol of an error with which the endpoint goes on.
+func (t *datagram) errorReceived(err error) {
+	if t.ended {
+		return
+	}
+	if err := t.call("ErrorReceived", t, t.proto, func() { t.proto.ErrorReceived(err) }); err != nil {
+		t.end(err)
+	}
+}
+
+// SendTo queues a packet.
+func (t *datagram) SendTo(p []byte, addr Addr) error {
+	if t.closing {
+		t.drops++
+		if t.drops >= warnWrites {
+			t.loop.Logger().Warn("datagram endpoint is closed, dropping what is sent", "transport", t.String())
+		}
+		return nil
+	}
+	pkt := t.queue.take()
+	if err := t.address(&pkt.to, addr); err != nil {
+		t.queue.put(pkt)
+		return fmt.Errorf("send to %v: %w", addr, err)
+	}
+	if t.queue.first == nil && t.sendNow(p, pkt) {
+		t.queue.put(pkt)
+		return nil
+	}
+	pkt.data = append(pkt.data[:0], p...)
+	t.queue.push(pkt)
+	if t.queue.first == pkt {
+		t.next()
+	}
+	t.checkMarks()
+	return nil
+}
+
+// address writes where a packet goes: nowhere in particular if the socket is
+// connected.
+func (t *datagram) address(to *backend.Addr, addr Addr) error {
+	switch {
+	case t.remote.IsValid():
+		to.Len = 0
+		if addr.IsValid() && addr != t.remote {
+			return invalid("the endpoint is connected to %v", t.remote)
+		}
+		return nil
+	case !addr.IsValid():
+		return invalid("the endpoint is not connected and no address is given")
+	}
+	return rawAddr(to, addr, t.family)
+}
+
+// sendNow sends p without a copy if that is possible at once.
+func (t *datagram) sendNow(p []byte, pkt *packet) bool {
+	t.prepare(p, &pkt.to)
+	r, ok := t.loop.Try(&t.send)
+	t.pieces[0], t.send.Buf = nil, nil
+	if !ok || r.Errno == syscall.EAGAIN || r.Errno == syscall.EINTR {
+		return false
+	}
+	if r.Errno != 0 {
+		err := t.sendFailure(pkt, r.Errno)
+		t.soon(func() { t.errorReceived(err) })
+	}
+	return true
+}
+
+// prepare makes send an operation that sends data.
+func (t *datagram) prepare(data []byte, to *backend.Addr) {
+	if to.Len == 0 {
+		t.send.Code, t.send.Buf, t.send.Ext = backend.OpSend, data, nil
+		return
+	}
+	t.pieces[0], t.sendExt.Addr = data, *to
+	t.send.Code, t.send.Buf, t.send.Ext = backend.OpSendMsg, nil, &t.sendExt
+}
+
+// next submits the first packet of the queue.
+func (t *datagram) next() {
+	p := t.queue.first
+	if p == nil || t.ended || t.send.InFlight() {
+		return
+	}
+	t.prepare(p.data, &p.to)
+	if err := t.loop.Submit(&t.send); err != nil {
+		t.end(err)
+	}
+}
+
+// sent goes on after the first packet of the queue was sent or refused.
+func (t *datagram) sent(errno syscall.Errno) {
+	if errno == syscall.EINTR || errno == syscall.EAGAIN {
+		t.next()
+		return
+	}
+	p := t.queue.pop()
+	if errno != 0 {
+		t.errorReceived(t.sendFailure(p, errno))
+	}
+	t.queue.put(p)
+	t.checkMarks()
+	t.next()
+	if t.closing && t.queue.first == nil {
+		t.lose(nil)
+	}
+}
+
+func (t *datagram) sendFailure(p *packet, errno syscall.Errno) error {
+	if p.to.Len == 0 {
+		return t.failure("send to", t.remote, errno)
+	}
+	return t.failure("send to", named(&p.to), errno)
+}
+
+// checkMarks tells the protocol to send less, or more again.
+func (t *datagram) checkMarks() {
+	if t.ended {
+		return
+	}
+	pause, resume := t.marks.turn(t.queue.size)
+	switch {
+	case t.flow == nil:
+	case pause:
+		_ = t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
+	case resume:
+		_ = t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
+	}
+}
+
+// end drops what is queued and loses the connection.
+func (t *datagram) end(err error) {
+	if !t.ended {
+		t.queue = packetQueue{}
+		t.lose(err)
+	}
+}
+
+// lose queues ConnectionLost.
+func (t *datagram) lose(err error) {
+	if t.ended {
+		return
+	}
+	t.closing, t.ended = true, true
+	t.soon(func() { t.lost(err) })
+}
+
+func (t *datagram) lost(err error) {
+	defer t.close()
+	_ = t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(err) })
+}
+
+// close gives the descriptor away, and with it what is in flight.
+func (t *datagram) close() {
+	t.proto, t.flow = nil, nil
+	if t.loop.IsClosed() || t.fd < 0 {
+		return // orphaned will close it, or has
+	}
+	delete(openSetOf(t.loop), t)
+	sh, fd := sharedOf(t.loop), t.forget()
+	if t.sock != nil {
+		closeAdopted(sh, t.sock)
+		return
+	}
+	sh.close(fd)
+}
+
+// forget returns the descriptor, which nobody sees any more.
+func (t *datagram) forget() int32 {
+	fd := t.fd
+	t.fd = -1
+	if t.view != nil {
+		t.view.fd = -1
+	}
+	return fd
+}
+
+// orphaned closes the descriptor after the loop.
+func (t *datagram) orphaned() {
+	t.loop.Logger().Warn("unclosed transport", "transport", t.String())
+	t.closing, t.ended = true, true
+	t.queue = packetQueue{}
+	closeFD(t.forget())
+}
+
+// Close loses the connection when everything is sent.
+func (t *datagram) Close() {
+	if t.closing {
+		return
+	}
+	t.closing = true
+	if t.queue.first == nil {
+		t.lose(nil)
+	}
+}
+
+// Abort drops what is queued.
+func (t *datagram) Abort() { t.end(nil) }
+
+// IsClosing reports whether the end has begun.
+func (t *datagram) IsClosing() bool { return t.closing }
+
+// IsReading reports whether packets may be delivered.
+func (t *datagram) IsReading() bool { return !t.paused && !t.closing }
+
+// PauseReading stops the delivery of packets. The kernel keeps and finally
+// drops what comes meanwhile.
+func (t *datagram) PauseReading() error {
+	t.paused = t.paused || !t.closing
+	return nil
+}
+
+// ResumeReading undoes PauseReading.
+func (t *datagram) ResumeReading() error {
+	if t.paused && !t.closing {
+		t.paused = false
+		t.soon(t.resume)
+	}
+	return nil
+}
+
+// resume delivers what came while reading was paused, and goes on.
+func (t *datagram) resume() {
+	if t.keeping && t.IsReading() {
+		t.keeping = false
+		t.received(t.kept)
+	}
+	t.receive()
+}
+
+// SetWriteBufferLimits sets the water marks.
+func (t *datagram) SetWriteBufferLimits(high, low int) error {
+	if err := t.marks.set(high, low); err != nil {
+		return err
+	}
+	t.checkMarks()
+	return nil
+}
+
+// WriteBufferLimits returns the water marks.
+func (t *datagram) WriteBufferLimits() (low, high int) { return t.marks.low, t.marks.high }
+
+// WriteBufferSize returns the size of the queue: 8 bytes more for each packet.
+func (t *datagram) WriteBufferSize() int { return t.queue.size }
+
+// ExtraInfo knows "peername", "sockname" and "socket".
+func (t *datagram) ExtraInfo(name string) (value any, ok bool) {
+	switch name {
+	case ExtraPeerName:
+		return orNil(t.remote), true
+	case ExtraSockName:
+		return orNil(t.local), true
+	case ExtraSocket:
+		if t.view == nil {
+			t.view = &TransportSocket{fd: t.fd}
+		}
+		return t.view, true
+	}
+	return nil, false
+}
+
+// String describes the transport.
+func (t *datagram) String() string {
+	state := "open"
+	switch {
+	case t.fd < 0:
+		state = "closed"
+	case t.closing:
+		state = "closing"
+	}
+	return fmt.Sprintf("<Datagram %s fd=%d local=%v peer=%v queue=%d>", state, t.fd, t.local, t.remote, t.queue.size)
+}

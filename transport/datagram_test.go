@@ -1,0 +1,946 @@
+package transport
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/internal/leaktest"
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+// datagramDiary is the protocol of an endpoint.
+type datagramDiary struct {
+	diary
+	t          DatagramTransport
+	got        []string
+	from       []Addr
+	errs       []error
+	onMade     func()
+	onDatagram func(data []byte, from Addr)
+	onError    func()
+}
+
+func (p *datagramDiary) ConnectionMade(t DatagramTransport) {
+	p.t = t
+	p.note("made")
+	if p.onMade != nil {
+		p.onMade()
+	}
+}
+
+func (p *datagramDiary) DatagramReceived(data []byte, from Addr) {
+	if p.onDatagram != nil {
+		p.onDatagram(data, from)
+		return
+	}
+	p.got = append(p.got, string(data))
+	p.from = append(p.from, from)
+}
+
+func (p *datagramDiary) ErrorReceived(err error) {
+	p.errs = append(p.errs, err)
+	if p.onError != nil {
+		p.onError()
+	}
+}
+
+func (p *datagramDiary) PauseWriting()  { p.note("pause") }
+func (p *datagramDiary) ResumeWriting() { p.note("resume") }
+
+// untilGot waits until exactly these packets have arrived.
+func (p *datagramDiary) untilGot(t *testing.T, co *loop.Coro, want ...string) {
+	t.Helper()
+	until(t, co, fmt.Sprintf("%d packets arrive", len(want)), func() bool { return len(p.got) >= len(want) })
+	if !slices.Equal(p.got, want) {
+		t.Errorf("got %q, want %q", p.got, want)
+	}
+}
+
+// anyPort is an address of the loopback interface with a port that the kernel
+// chooses.
+var anyPort = sockapi.IPAddr(netip.MustParseAddrPort("127.0.0.1:0"))
+
+// endpoint makes an endpoint that is closed when the test ends.
+func endpoint(t *testing.T, co *loop.Coro, o DatagramOptions) *datagramDiary {
+	t.Helper()
+	p := &datagramDiary{}
+	tr, got, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tr != p.t || got != DatagramProtocol(p) {
+		t.Error("the transport or the protocol is not that of ConnectionMade")
+	}
+	return p
+}
+
+// finish aborts endpoints and waits for their end.
+func finish(t *testing.T, co *loop.Coro, ps ...*datagramDiary) {
+	t.Helper()
+	for _, p := range ps {
+		p.t.Abort()
+	}
+	for _, p := range ps {
+		if err := p.untilLost(t, co); err != nil {
+			t.Errorf("lost with %v", err)
+		}
+	}
+}
+
+func (p *datagramDiary) addr(t *testing.T) Addr {
+	t.Helper()
+	v, ok := p.t.ExtraInfo(ExtraSockName)
+	if !ok {
+		t.Fatal("no sockname")
+	}
+	return v.(Addr)
+}
+
+// send sends a packet, which must not fail.
+func (p *datagramDiary) send(t *testing.T, data string, to Addr) {
+	t.Helper()
+	if err := p.t.SendTo([]byte(data), to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPacketsArriveWithTheirSenderAndTheirBoundaries(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, family := range []string{"127.0.0.1:0", "[::1]:0"} {
+			o := DatagramOptions{LocalAddr: sockapi.IPAddr(netip.MustParseAddrPort(family))}
+			a, b := endpoint(t, co, o), endpoint(t, co, o)
+			for _, s := range []string{"first", "", "third packet", ""} {
+				a.send(t, s, b.addr(t))
+			}
+			b.untilGot(t, co, "first", "", "third packet", "")
+			for _, from := range b.from {
+				if from != a.addr(t) {
+					t.Errorf("the sender is %v, want %v", from, a.addr(t))
+				}
+			}
+			b.send(t, "answer", b.from[0])
+			a.untilGot(t, co, "answer")
+			finish(t, co, a, b)
+			a.want(t, "made", "lost")
+		}
+	})
+}
+
+func TestAConnectedEndpointSendsToItsPeerOnly(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		server := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		other := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		client := endpoint(t, co, DatagramOptions{RemoteAddr: server.addr(t)})
+		if peer, ok := client.t.ExtraInfo(ExtraPeerName); !ok || peer != any(server.addr(t)) {
+			t.Errorf("peername %v, %v", peer, ok)
+		}
+		if peer, ok := server.t.ExtraInfo(ExtraPeerName); !ok || peer != nil {
+			t.Errorf("peername of an endpoint that is not connected: %v, %v", peer, ok)
+		}
+		client.send(t, "no address", Addr{})
+		client.send(t, "its address", server.addr(t))
+		for _, wrong := range []Addr{other.addr(t), sockapi.HostAddr("localhost", server.addr(t).Port()), sockapi.UnixAddr("/x")} {
+			if err := client.t.SendTo([]byte("x"), wrong); !errors.Is(err, loop.ErrInvalidArgument) || !strings.Contains(err.Error(), server.addr(t).String()) {
+				t.Errorf("to %v: %v", wrong, err)
+			}
+		}
+		server.untilGot(t, co, "no address", "its address")
+		other.send(t, "from a stranger", client.addr(t))
+		server.send(t, "from the peer", client.addr(t))
+		client.untilGot(t, co, "from the peer")
+		finish(t, co, client, server, other)
+	})
+}
+
+func TestSendingWithoutAnAddressOnAnUnconnectedEndpointIsAnErrorAndItLivesOn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		if err := a.t.SendTo([]byte("x"), Addr{}); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("without an address: %v", err)
+		}
+		a.send(t, "still alive", b.addr(t))
+		b.untilGot(t, co, "still alive")
+		if a.t.IsClosing() || a.t.WriteBufferSize() != 0 {
+			t.Errorf("closing %v, %d bytes queued", a.t.IsClosing(), a.t.WriteBufferSize())
+		}
+		finish(t, co, a, b)
+	})
+}
+
+func TestSendingToANameOrAnotherFamilyIsAnInvalidArgument(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		for _, to := range []Addr{
+			sockapi.HostAddr("localhost", 53), sockapi.IPAddr(netip.MustParseAddrPort("[::1]:53")), sockapi.UnixAddr("/tmp/x"),
+		} {
+			if err := a.t.SendTo(nil, to); !errors.Is(err, loop.ErrInvalidArgument) || !strings.Contains(err.Error(), to.String()) {
+				t.Errorf("to %v: %v", to, err)
+			}
+		}
+		finish(t, co, a)
+	})
+}
+
+// deadPort returns an address to which nobody listens.
+func deadPort(t *testing.T, co *loop.Coro) Addr {
+	t.Helper()
+	p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+	addr := p.addr(t)
+	finish(t, co, p)
+	// ConnectionLost comes before the descriptor is closed.
+	until(t, co, "the port is free", func() bool {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr.AddrPort()))
+		if err == nil {
+			err = c.Close()
+		}
+		return err == nil
+	})
+	return addr
+}
+
+func TestARefusedPacketIsReportedToErrorReceivedAndTheEndpointLivesOn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		dead := deadPort(t, co)
+		p := endpoint(t, co, DatagramOptions{RemoteAddr: dead})
+		p.send(t, "anybody there?", Addr{})
+		until(t, co, "an error is received", func() bool { return len(p.errs) > 0 })
+		if err := p.errs[0]; !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), dead.String()) {
+			t.Errorf("error %v", err)
+		}
+		revived := endpoint(t, co, DatagramOptions{LocalAddr: dead})
+		p.send(t, "now?", Addr{})
+		revived.untilGot(t, co, "now?")
+		revived.send(t, "yes", revived.from[0])
+		p.untilGot(t, co, "yes")
+		finish(t, co, p, revived)
+		p.want(t, "made", "lost")
+	})
+}
+
+func TestSendingToADeadPortDoesNotBreakReceiving(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		dead := deadPort(t, co)
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		a.send(t, "into the void", dead)
+		b.send(t, "hello", a.addr(t))
+		a.untilGot(t, co, "hello")
+		finish(t, co, a, b)
+	})
+}
+
+func TestAPacketThatIsTooLongIsReportedToErrorReceived(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		a.send(t, strings.Repeat("x", 100_000), b.addr(t))
+		if len(a.errs) != 0 {
+			t.Error("ErrorReceived was called from inside SendTo")
+		}
+		a.send(t, "short", b.addr(t))
+		until(t, co, "an error is received", func() bool { return len(a.errs) > 0 })
+		if !errors.Is(a.errs[0], syscall.EMSGSIZE) || !strings.Contains(a.errs[0].Error(), b.addr(t).String()) {
+			t.Errorf("error %v", a.errs[0])
+		}
+		b.untilGot(t, co, "short")
+		finish(t, co, a, b)
+	})
+}
+
+func TestTheLargestPacketArrivesWhole(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		largest := strings.Repeat("0123456", 65507/7)
+		a.send(t, largest, b.addr(t))
+		b.untilGot(t, co, largest)
+		finish(t, co, a, b)
+	})
+}
+
+// stuffed returns a Unix endpoint whose peer does not read, with a full send
+// buffer and with as many queued packets as given. The packets are numbered
+// from 0; sent is how many there are.
+func stuffed(t *testing.T, co *loop.Coro, queued int, pad string) (a, b *datagramDiary, sent int) {
+	t.Helper()
+	sa, sb, err := sockapi.Pair(unix.SOCK_DGRAM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = &datagramDiary{}
+	b.onMade = func() { _ = b.t.PauseReading() }
+	if _, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return b }, &DatagramOptions{Sock: sb}); err != nil {
+		t.Fatal(err)
+	}
+	a = endpoint(t, co, DatagramOptions{Sock: sa})
+	if err := a.t.SetWriteBufferLimits(1<<30, 0); err != nil {
+		t.Fatal(err)
+	}
+	// First the kernel's queue, in as many turns as that takes.
+	buf := make([]byte, 0, 1024)
+	for idle := 0; idle < 20; idle++ {
+		for a.t.WriteBufferSize() == 0 {
+			buf = append(append(buf[:0], fmt.Sprintf("%d ", sent)...), pad...)
+			a.send(t, string(buf), Addr{})
+			sent++
+			idle = 0
+		}
+		if err := loop.Sleep(co, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 1; n < queued; n++ {
+		buf = append(append(buf[:0], fmt.Sprintf("%d ", sent)...), pad...)
+		if err := a.t.SendTo(buf, Addr{}); err != nil {
+			t.Fatal(err)
+		}
+		clear(buf) // it is the caller's again
+		sent++
+	}
+	return a, b, sent
+}
+
+// resumeAndCount lets b read and checks that it gets the packets from 0 to
+// n-1, in order.
+func resumeAndCount(t *testing.T, co *loop.Coro, b *datagramDiary, n int, pad string) {
+	t.Helper()
+	if err := b.t.ResumeReading(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, co, fmt.Sprintf("%d packets arrive", n), func() bool { return len(b.got) >= n })
+	for i, got := range b.got {
+		if want := fmt.Sprintf("%d %s", i, pad); got != want {
+			t.Fatalf("packet %d is %q", i, got)
+		}
+	}
+}
+
+func TestQueuedPacketsAreCopiesAndKeepTheirOrder(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b, sent := stuffed(t, co, 50, "pad")
+		if b.t.IsReading() || len(b.got) != 0 {
+			t.Error("reading while paused")
+		}
+		resumeAndCount(t, co, b, sent, "pad")
+		if a.t.WriteBufferSize() != 0 {
+			t.Errorf("%d bytes are queued", a.t.WriteBufferSize())
+		}
+		finish(t, co, a, b)
+	})
+}
+
+func TestEveryQueuedPacketCountsItsBytesAndEightMore(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b, sent := stuffed(t, co, 1, "")
+		first := a.t.WriteBufferSize()
+		if want := len(fmt.Sprintf("%d ", sent-1)) + 8; first != want {
+			t.Errorf("one queued packet counts %d, want %d", first, want)
+		}
+		a.send(t, "", Addr{})
+		a.send(t, "12345", Addr{})
+		if n := a.t.WriteBufferSize() - first; n != 8+13 {
+			t.Errorf("two more count %d, want 21", n)
+		}
+		if err := b.t.ResumeReading(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, co, "everything arrives", func() bool { return len(b.got) == sent+2 })
+		if n := a.t.WriteBufferSize(); n != 0 {
+			t.Errorf("%d bytes were charged and not credited", n)
+		}
+		if got := b.got[sent:]; !slices.Equal(got, []string{"", "12345"}) {
+			t.Errorf("the last packets are %q", got)
+		}
+		finish(t, co, a, b)
+	})
+}
+
+func TestTheProtocolIsPausedAboveTheHighWaterMarkAndResumedAtTheLow(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b, _ := stuffed(t, co, 1, "")
+		size := a.t.WriteBufferSize()
+		if err := a.t.SetWriteBufferLimits(size+8, 0); err != nil {
+			t.Fatal(err)
+		}
+		a.send(t, "", Addr{})
+		a.want(t, "made")
+		a.send(t, "", Addr{})
+		a.want(t, "made", "pause")
+		if low, high := a.t.WriteBufferLimits(); low != 0 || high != size+8 {
+			t.Errorf("limits %d, %d", low, high)
+		}
+		if err := b.t.ResumeReading(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, co, "the protocol is resumed", func() bool { return len(a.events) == 3 })
+		a.want(t, "made", "pause", "resume")
+		if err := a.t.SetWriteBufferLimits(1, 2); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("low above high: %v", err)
+		}
+		finish(t, co, a, b)
+	})
+}
+
+func TestCloseSendsWhatIsQueuedAndAbortDropsIt(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b, sent := stuffed(t, co, 20, "pad")
+		a.t.Close()
+		a.t.Close()
+		if !a.t.IsClosing() || a.t.IsReading() || a.lost {
+			t.Error("not closing, or lost with packets in the queue")
+		}
+		a.send(t, "too late", Addr{})
+		resumeAndCount(t, co, b, sent, "pad")
+		a.untilLost(t, co)
+		a.want(t, "made", "lost")
+		finish(t, co, b)
+
+		a, b, sent = stuffed(t, co, 20, "pad")
+		a.t.Close()
+		a.t.Abort()
+		if n := a.t.WriteBufferSize(); n != 0 {
+			t.Errorf("%d bytes are queued after Abort", n)
+		}
+		if a.lost {
+			t.Error("ConnectionLost was called from inside Abort")
+		}
+		if err := loop.Sleep(co, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !a.lost {
+			t.Error("not lost on the next turn")
+		}
+		a.want(t, "made", "lost")
+		if len(b.got) >= sent {
+			t.Error("the aborted packets have arrived")
+		}
+		finish(t, co, b)
+	})
+}
+
+func TestSendingAfterCloseIsDroppedAndWarnedAboutFromTheFifthTime(t *testing.T) {
+	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		to := b.addr(t)
+		a.t.Close()
+		for n := 1; n <= 6; n++ {
+			a.send(t, "late", to)
+			if want := max(0, n-4); log.count("dropping") != want {
+				t.Errorf("%d warnings after %d packets, want %d", log.count("dropping"), n, want)
+			}
+			if n == 3 {
+				a.untilLost(t, co)
+				if a.t.Protocol() != nil || a.t.WriteBufferSize() != 0 || a.t.IsReading() {
+					t.Error("the closed transport has something left")
+				}
+			}
+		}
+		a.send(t, "", Addr{})
+		if err := errors.Join(a.t.PauseReading(), a.t.ResumeReading(), a.t.SetWriteBufferLimits(1, 1)); err != nil {
+			t.Error(err)
+		}
+		a.t.Close()
+		a.t.Abort()
+		if v, ok := a.t.ExtraInfo(ExtraSockName); !ok || v == nil {
+			t.Error("the address is forgotten")
+		}
+		if v, _ := a.t.ExtraInfo(ExtraSocket); v.(*TransportSocket).Fd() != -1 {
+			t.Error("the socket of a closed transport has a descriptor")
+		}
+		finish(t, co, b)
+		if len(b.got) != 0 {
+			t.Errorf("the peer got %q", b.got)
+		}
+	})
+}
+
+func TestPausedReadingDeliversNothingUntilItIsResumed(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		if err := b.t.PauseReading(); err != nil {
+			t.Fatal(err)
+		}
+		a.send(t, "1", b.addr(t))
+		a.send(t, "2", b.addr(t))
+		// The packets of the loopback interface arrive with the send.
+		for a.t.WriteBufferSize() > 0 {
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 5 {
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.t.ResumeReading(); err != nil {
+			t.Fatal(err)
+		}
+		if len(b.got) != 0 {
+			t.Errorf("got %q while paused or from inside ResumeReading", b.got)
+		}
+		b.untilGot(t, co, "1", "2")
+		finish(t, co, a, b)
+	})
+}
+
+func TestDatagramArgumentsThatMakeNoSenseAreInvalid(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		stream, err := sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		dgram, err := sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dgram.Close()
+		v6 := sockapi.IPAddr(netip.MustParseAddrPort("[::1]:0"))
+		unixAddr := sockapi.UnixAddr("/tmp/x")
+		for what, o := range map[string]*DatagramOptions{
+			"nothing":             nil,
+			"two families":        {LocalAddr: anyPort, RemoteAddr: v6},
+			"path and IP":         {LocalAddr: anyPort, RemoteAddr: unixAddr},
+			"family of address":   {LocalAddr: anyPort, Family: unix.AF_INET6},
+			"name for Unix":       {LocalAddr: sockapi.HostAddr("localhost", 1), Family: unix.AF_UNIX},
+			"path for IP":         {LocalAddr: unixAddr, Family: unix.AF_INET},
+			"another family":      {Family: unix.AF_NETLINK},
+			"stream socket":       {Sock: stream},
+			"socket and address":  {Sock: dgram, LocalAddr: anyPort},
+			"socket and family":   {Sock: dgram, Family: unix.AF_INET},
+			"socket and option":   {Sock: dgram, AllowBroadcast: true},
+			"socket and reuse":    {Sock: dgram, ReusePort: true},
+			"socket and protocol": {Sock: dgram, Proto: unix.IPPROTO_UDP},
+			"socket and flags":    {Sock: dgram, Flags: loop.AIPassive},
+		} {
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol {
+				t.Errorf("%s: the factory was called", what)
+				return nil
+			}, o)
+			if !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, _, err := CreateDatagramEndpoint(co, nil, &DatagramOptions{LocalAddr: anyPort}); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("no factory: %v", err)
+		}
+		if dgram.Fd() < 0 || stream.Fd() < 0 {
+			t.Error("a refused socket was closed")
+		}
+	})
+}
+
+func TestNamesThatHaveNoFamilyInCommonAreInvalid(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		v6 := sockapi.IPAddr(netip.MustParseAddrPort("[::1]:9"))
+		o := DatagramOptions{LocalAddr: sockapi.HostAddr("127.0.0.2", 0), RemoteAddr: sockapi.HostAddr("::1", 9)}
+		for _, o := range []DatagramOptions{o, {LocalAddr: sockapi.HostAddr(Broadcast, 0), RemoteAddr: v6}} {
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &datagramDiary{} }, &o)
+			if !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%v: %v", o, err)
+			}
+		}
+	})
+}
+
+func TestAFamilyAloneIsEnough(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		a := endpoint(t, co, DatagramOptions{Family: unix.AF_INET})
+		a.send(t, "from somewhere", b.addr(t))
+		b.untilGot(t, co, "from somewhere")
+		finish(t, co, a, b)
+	})
+}
+
+func TestAHostNameAndEveryLocalAddressAreResolved(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		b := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.HostAddr("", 0), Family: unix.AF_INET})
+		if ip := b.addr(t).AddrPort().Addr(); !ip.IsUnspecified() {
+			t.Errorf("bound to %v", ip)
+		}
+		a := endpoint(t, co, DatagramOptions{RemoteAddr: sockapi.HostAddr("localhost", b.addr(t).Port()), Family: unix.AF_INET})
+		a.send(t, "by name", Addr{})
+		b.untilGot(t, co, "by name")
+		finish(t, co, a, b)
+		_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &datagramDiary{} },
+			&DatagramOptions{RemoteAddr: sockapi.HostAddr("no-such-host.invalid", 1)})
+		var ae *loop.AddrInfoError
+		if !errors.As(err, &ae) {
+			t.Errorf("a name that does not exist: %v", err)
+		}
+	})
+}
+
+// option returns an int option of an endpoint's socket.
+func (p *datagramDiary) option(t *testing.T, name int) int {
+	t.Helper()
+	v, ok := p.t.ExtraInfo(ExtraSocket)
+	if !ok {
+		t.Fatal("no socket")
+	}
+	n, err := v.(*TransportSocket).GetOption(unix.SOL_SOCKET, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestOptionsAreSetOnRequestOnlyAndAddressReuseNever(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, on := range []bool{false, true} {
+			p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort, ReusePort: on, AllowBroadcast: on})
+			want := map[bool]int{true: 1}[on]
+			if a, b, c := p.option(t, unix.SO_REUSEADDR), p.option(t, unix.SO_REUSEPORT), p.option(t, unix.SO_BROADCAST); a != 0 || b != want || c != want {
+				t.Errorf("asked for %v: SO_REUSEADDR %d, SO_REUSEPORT %d, SO_BROADCAST %d", on, a, b, c)
+			}
+			if on {
+				q := endpoint(t, co, DatagramOptions{LocalAddr: p.addr(t), ReusePort: true})
+				finish(t, co, q)
+			}
+			finish(t, co, p)
+		}
+	})
+}
+
+func TestAllowBroadcastSuppressesConnectingAndTheAliasWorks(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		port := uint16(9)
+		p := endpoint(t, co, DatagramOptions{RemoteAddr: sockapi.HostAddr(Broadcast, port), AllowBroadcast: true})
+		if peer, _ := p.t.ExtraInfo(ExtraPeerName); peer != nil {
+			t.Errorf("connected to %v", peer)
+		}
+		if err := p.t.SendTo(nil, Addr{}); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("without an address: %v", err)
+		}
+		everybody := sockapi.HostAddr(Broadcast, port)
+		p.send(t, "hello everybody", everybody)
+		until(t, co, "the packet is sent", func() bool { return p.t.WriteBufferSize() == 0 })
+		// A machine without a network may have no route, but it is allowed.
+		for _, err := range p.errs {
+			if !errors.Is(err, syscall.ENETUNREACH) {
+				t.Error(err)
+			}
+		}
+		q := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		q.send(t, "not allowed", everybody)
+		until(t, co, "an error is received", func() bool { return len(q.errs) == 1 })
+		if err := q.errs[0]; !errors.Is(err, syscall.EACCES) && !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), "255.255.255.255:9") {
+			t.Errorf("a broadcast without permission: %v", err)
+		}
+		finish(t, co, p, q)
+	})
+}
+
+func TestAnEndpointThatCannotBeMadeLeavesNothingOpen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		taken := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		before := must2(leaktest.FDs())(t)
+		for _, c := range []struct {
+			o     DatagramOptions
+			errno syscall.Errno
+			names string
+		}{
+			{DatagramOptions{LocalAddr: taken.addr(t)}, syscall.EADDRINUSE, taken.addr(t).String()},
+			{DatagramOptions{LocalAddr: sockapi.IPAddr(netip.MustParseAddrPort("192.0.2.1:0"))}, syscall.EADDRNOTAVAIL, "192.0.2.1"},
+			{DatagramOptions{RemoteAddr: sockapi.UnixAddr(filepath.Join(t.TempDir(), "absent"))}, syscall.ENOENT, "absent"},
+			{DatagramOptions{RemoteAddr: sockapi.IPAddr(netip.MustParseAddrPort("255.255.255.255:1"))}, syscall.EACCES, "255.255.255.255"},
+			{DatagramOptions{Family: unix.AF_INET, Proto: unix.IPPROTO_TCP}, syscall.EPROTONOSUPPORT, ""},
+		} {
+			p := &datagramDiary{}
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &c.o)
+			if !errors.Is(err, c.errno) && !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), c.names) {
+				t.Errorf("%v: %v", c.names, err)
+			}
+			p.want(t)
+		}
+		noNewFDs(t, co, before)
+		finish(t, co, taken)
+	})
+}
+
+func TestUnixDatagramsArriveWithTheNameOfTheSender(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		dir := t.TempDir()
+		for _, names := range [][2]string{
+			{filepath.Join(dir, "a"), filepath.Join(dir, "b")},
+			{"\x00ringloop-" + filepath.Base(dir) + t.Name() + "a", "\x00ringloop-" + filepath.Base(dir) + t.Name() + "b"},
+		} {
+			a := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(names[0])})
+			b := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(names[1])})
+			a.send(t, "", sockapi.UnixAddr(names[1]))
+			a.send(t, "hello", b.addr(t))
+			b.untilGot(t, co, "", "hello")
+			if b.from[0] != sockapi.UnixAddr(names[0]) {
+				t.Errorf("the sender is %v", b.from[0])
+			}
+			c := endpoint(t, co, DatagramOptions{RemoteAddr: sockapi.UnixAddr(names[1])})
+			c.send(t, "nameless", Addr{})
+			b.untilGot(t, co, "", "hello", "nameless")
+			if b.from[2].IsValid() {
+				t.Errorf("a socket without a name has the name %v", b.from[2])
+			}
+			finish(t, co, a, b, c)
+		}
+	})
+}
+
+func TestAStaleSocketFileIsReplacedAndAnotherFileIsInUse(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		path := filepath.Join(t.TempDir(), "socket")
+		finish(t, co, endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(path)}))
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+		finish(t, co, endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(path)}))
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &datagramDiary{} },
+			&DatagramOptions{LocalAddr: sockapi.UnixAddr(path)})
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), path) {
+			t.Errorf("a regular file: %v", err)
+		}
+	})
+}
+
+func TestASocketOfTheCallerIsAdopted(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		before := must2(leaktest.FDs())(t)
+		b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		sock, err := sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sock.Bind(anyPort); err != nil {
+			t.Fatal(err)
+		}
+		a := endpoint(t, co, DatagramOptions{Sock: sock})
+		if _, err := sockapi.RecvInto(co, sock, make([]byte, 1)); !errors.Is(err, sockapi.ErrTransportFD) {
+			t.Errorf("the socket of a transport: %v", err)
+		}
+		a.send(t, "adopted", b.addr(t))
+		b.untilGot(t, co, "adopted")
+		finish(t, co, a, b)
+		until(t, co, "the socket is closed", func() bool { return sock.Fd() < 0 })
+		noNewFDs(t, co, before)
+	})
+}
+
+func TestAPanicInADatagramCallbackIsReportedAndClosesTheEndpoint(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, what := range []string{"DatagramReceived", "ErrorReceived", "ConnectionMade"} {
+			all := reports(co)
+			a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), &datagramDiary{}
+			o := DatagramOptions{LocalAddr: anyPort}
+			switch what {
+			case "DatagramReceived":
+				b.onDatagram = func([]byte, Addr) { panic(what) }
+			case "ErrorReceived":
+				o = DatagramOptions{RemoteAddr: deadPort(t, co)}
+				b.onError = func() { panic(what) }
+			default:
+				b.onMade = func() { panic(what) }
+			}
+			if _, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return b }, &o); err != nil {
+				t.Fatal(err)
+			}
+			switch what {
+			case "ErrorReceived":
+				b.send(t, "x", Addr{})
+			case "DatagramReceived":
+				a.send(t, "x", b.addr(t))
+			default:
+				finish(t, co, b)
+			}
+			err := b.untilLost(t, co)
+			var pe *loop.PanicError
+			if fatal := errors.As(err, &pe); fatal != (what != "ConnectionMade") {
+				t.Errorf("%s: lost with %v", what, err)
+			}
+			if len(*all) != 1 || (*all)[0].Protocol != any(b) || (*all)[0].Transport != any(b.t) {
+				t.Errorf("%s: %d reports", what, len(*all))
+			}
+			finish(t, co, a)
+		}
+	})
+}
+
+func TestTheProtocolOfAnEndpointCanBeReplaced(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		next := &datagramDiary{}
+		b.t.SetProtocol(next)
+		if b.t.Protocol() != DatagramProtocol(next) {
+			t.Error("the protocol was not replaced")
+		}
+		a.send(t, "for the new one", b.addr(t))
+		next.untilGot(t, co, "for the new one")
+		b.t.Close()
+		next.untilLost(t, co)
+		b.want(t, "made")
+		next.want(t, "lost")
+		finish(t, co, a)
+	})
+}
+
+func TestCloseInConnectionMadeIsLegal(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &datagramDiary{}
+		p.onMade = func() { p.t.Close() }
+		if _, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{LocalAddr: anyPort}); err != nil {
+			t.Fatal(err)
+		}
+		p.untilLost(t, co)
+		p.want(t, "made", "lost")
+	})
+}
+
+func TestCancellingTheCreationOfAnEndpointLeavesNothingOpen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		before := must2(leaktest.FDs())(t)
+		for turns := range 4 {
+			p := &datagramDiary{}
+			creating := co.Loop().Go(func(co *loop.Coro) error {
+				_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p },
+					&DatagramOptions{LocalAddr: sockapi.HostAddr("localhost", 0), RemoteAddr: sockapi.HostAddr("localhost", 9), Family: unix.AF_INET})
+				return err
+			})
+			for range turns {
+				if err := loop.Sleep(co, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			creating.Cancel("enough")
+			if _, err := creating.Await(co); err == nil {
+				p.t.Close()
+			} else if !errors.Is(err, loop.ErrCancelled) {
+				t.Errorf("after %d turns: %v", turns, err)
+			}
+			if len(p.events) > 0 {
+				p.untilLost(t, co)
+			}
+		}
+		noNewFDs(t, co, before)
+	})
+}
+
+func TestClosingTheLoopClosesTheEndpointsThatAreLeft(t *testing.T) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			before := must2(leaktest.Take())(t)
+			l, err := loop.NewEventLoop(loop.WithBackend(name))
+			if err != nil {
+				t.Skipf("%s: %v", name, err)
+			}
+			var p *datagramDiary
+			runTask(t, l, func(co *loop.Coro) error {
+				p = endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+				q, _, _ := stuffed(t, co, 5, "pad")
+				_ = q
+				return nil
+			})
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if leaks := before.Leaks(patience); len(leaks) != 0 {
+				t.Errorf("left behind: %q", leaks)
+			}
+			p.send(t, "nobody hears this", anyPort)
+			p.t.Close()
+			p.want(t, "made")
+		})
+	}
+}
+
+// bouncer sends every packet back until a number of them have come.
+type bouncer struct {
+	BaseDatagramProtocol
+	t    DatagramTransport
+	left int
+	done *loop.Future[struct{}]
+}
+
+func (b *bouncer) ConnectionMade(t DatagramTransport) { b.t = t }
+
+func (b *bouncer) DatagramReceived(data []byte, from Addr) {
+	if b.left--; b.left == 0 {
+		_ = b.done.SetResult(struct{}{})
+		return
+	}
+	_ = b.t.SendTo(data, from)
+}
+
+// bounce makes two endpoints play a packet forth and back.
+func bounce(tb testing.TB, co *loop.Coro, o DatagramOptions) func(packets int) {
+	made := func() *bouncer {
+		b := &bouncer{}
+		if _, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return b }, &o); err != nil {
+			tb.Fatal(err)
+		}
+		return b
+	}
+	a, b := made(), made()
+	v, _ := b.t.ExtraInfo(ExtraSockName)
+	to := v.(Addr)
+	data := bytes.Repeat([]byte("x"), 100)
+	return func(packets int) {
+		a.done = loop.CreateFuture[struct{}](co.Loop())
+		a.left, b.left = packets, packets+1
+		if err := a.t.SendTo(data, to); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := a.done.Await(co); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func TestADatagramAllocatesNothing(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+			play := bounce(t, co, DatagramOptions{LocalAddr: sockapi.IPAddr(netip.MustParseAddrPort(addr))})
+			play(100)
+			const packets = 1000
+			if perRun := testing.AllocsPerRun(5, func() { play(packets) }); perRun > packets/20 {
+				t.Errorf("%s: %v allocations for %d packets each way", addr, perRun, packets)
+			}
+		}
+	})
+}
+
+func BenchmarkDatagramBounce(b *testing.B) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		b.Run(name, func(b *testing.B) {
+			l, err := loop.NewEventLoop(loop.WithBackend(name))
+			if err != nil {
+				b.Skipf("%s: %v", name, err)
+			}
+			defer l.Close()
+			if _, err := loop.RunUntilComplete(l, l.Go(func(co *loop.Coro) error {
+				play := bounce(b, co, DatagramOptions{LocalAddr: anyPort})
+				play(100)
+				b.ReportAllocs()
+				b.ResetTimer()
+				play(b.N)
+				b.StopTimer()
+				return nil
+			})); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
