@@ -65,6 +65,47 @@ func (co *Coro) Suspend(w Canceller) error {
 	return nil
 }
 
+// Starter is what a suspended task waits for and what is begun only when the
+// task is suspended, on the loop's own stack. That keeps the stacks of tasks
+// small, of which there may be as many as connections.
+type Starter interface {
+	Canceller
+	// Start begins it. It returns false if there is nothing to wait for; then
+	// the task goes on at once.
+	Start() bool
+}
+
+// SuspendStart is Suspend for something that is still to be begun. If the task
+// was cancelled before, it returns a CancelledError without beginning.
+func (co *Coro) SuspendStart(w Starter) error {
+	l, t := co.l, co.t
+	if l.current == t && t.mustCancel {
+		t.mustCancel = false
+		return co.CancelledError()
+	}
+	l.starting = w
+	err := co.Suspend(w)
+	if err != nil {
+		l.starting = nil // if it was not begun
+	}
+	return err
+}
+
+// advance runs the task until it is suspended or ends.
+func (l *Loop) advance(t *task) {
+	for {
+		t.worker.next()
+		w := l.starting
+		if w == nil {
+			return
+		}
+		l.starting = nil
+		if w.Start() {
+			return
+		}
+	}
+}
+
 // Wake queues the suspended task for the next turn. It does nothing if it is
 // queued already. Loop's thread only.
 func (co *Coro) Wake() { co.t.queue() }

@@ -121,7 +121,7 @@ func (l *Loop) callTimed(h Handle, fn func(), sc scope, dbg *origin) {
 // stepTimed runs a step of a task and logs it if it was slow.
 func (l *Loop) stepTimed(t *task) {
 	start := time.Now()
-	t.worker.next()
+	l.advance(t)
 	l.logSlow(start, t.String)
 }
 

@@ -28,6 +28,7 @@ type Loop struct {
 	early         []*backend.Op // submitted while the loop did not run
 	scope         scope
 	current       *task
+	starting      Starter // of the task that has just been suspended
 	tasks         *task
 	taskCount     int
 	taskFactory   TaskFactory

@@ -196,7 +196,7 @@ func (t *task) step(l *Loop) {
 	if l.debug.Load() {
 		l.stepTimed(t)
 	} else {
-		t.worker.next()
+		l.advance(t)
 	}
 	t.ctx, t.vars = l.scope.ctx, l.scope.vars
 	l.current, l.scope = before, sc

@@ -33,7 +33,7 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 		if err := s.leaveLoop(); err != nil {
 			return err
 		}
-		s.loop, s.home = co.Loop(), homeOf(co.Loop())
+		s.loop = co.Loop()
 	}
 	if s.loop.Debug() {
 		flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
@@ -51,7 +51,7 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 // descriptor, and would mistake the next file of that number for it: so the
 // socket goes on with a duplicate, and the loop closes the number that it knows.
 func (s *Socket) leaveLoop() error {
-	if s.loop == nil || s.loop.IsClosed() {
+	if s.home == nil || s.loop.IsClosed() {
 		s.loop, s.home = nil, nil
 		return nil
 	}
@@ -64,13 +64,14 @@ func (s *Socket) leaveLoop() error {
 	return nil
 }
 
-// home is the descriptors that sockets left behind on a loop, until the loop
-// has taken them to be closed.
+// home is what the sockets of one loop have in common: the closes that the loop
+// has not begun yet.
 type home struct {
-	loop   *loop.Loop
-	mu     sync.Mutex // sockets leave from other loops' threads
-	left   map[*closeOp]bool
-	closed bool
+	loop    *loop.Loop
+	closing []*Socket // closed during this turn
+	mu      sync.Mutex
+	left    map[*closeOp]bool // left behind, perhaps on another loop's thread
+	closed  bool
 }
 
 type homeKey struct{}
@@ -78,6 +79,26 @@ type homeKey struct{}
 // homeOf returns the home on l, whose thread calls it.
 func homeOf(l *loop.Loop) *home {
 	return l.Attached(homeKey{}, func() loop.Attachment { return &home{loop: l, left: map[*closeOp]bool{}} }).(*home)
+}
+
+// close lets the loop close the socket at the end of the turn, which is on the
+// loop's own stack.
+func (h *home) close(s *Socket) {
+	if len(h.closing) == 0 {
+		h.loop.AtTurnEnd(h)
+	}
+	h.closing = append(h.closing, s)
+}
+
+// EndTurn begins the closes of the turn.
+func (h *home) EndTurn() {
+	for i, s := range h.closing {
+		h.closing[i] = nil
+		if h.loop.Submit(&s.out.op) != nil {
+			_ = s.closeNow() // the loop is closed; nobody is to be told
+		}
+	}
+	h.closing = h.closing[:0]
 }
 
 // leave lets the loop close fd.
@@ -100,6 +121,7 @@ func (h *home) leave(fd int32) {
 
 // LoopClosed closes what the loop did not come to.
 func (h *home) LoopClosed() {
+	h.EndTurn()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true

@@ -25,7 +25,7 @@ func (s *Socket) Close() error {
 		return s.owned("close")
 	}
 	s.dropKept()
-	if s.loop == nil || s.loop.IsClosed() {
+	if s.home == nil || s.loop.IsClosed() {
 		return s.closeNow()
 	}
 	s.state = stateClosing
@@ -87,11 +87,11 @@ func (s *Socket) closeWhenIdle() {
 		return
 	}
 	s.out.op = backend.Op{Receiver: &s.out, Code: backend.OpClose, FD: s.fd}
-	if s.loop.Submit(&s.out.op) != nil {
-		// The loop was closed, and knows the descriptor no more. There is nobody
-		// to be told of the outcome.
-		_ = s.closeNow()
+	if s.home == nil || s.loop.IsClosed() {
+		_ = s.closeNow() // no backend knows the descriptor; nobody is to be told
+		return
 	}
+	s.home.close(s)
 }
 
 // closed is told by the backend that the descriptor is closed, or that the loop

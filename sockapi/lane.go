@@ -46,16 +46,8 @@ func (ln *lane) perform(co *loop.Coro) error {
 	if s.state >= stateClosing {
 		return ErrSocketClosed
 	}
-	if s.tries < maxTries && ln.try() {
-		s.tries++
-		return nil
-	}
-	s.tries = 0
-	if err := s.loop.Submit(&ln.op); err != nil {
-		return err
-	}
 	ln.co = co
-	err := co.Suspend(ln)
+	err := co.SuspendStart(ln)
 	ln.co = nil
 	if err == nil && (ln.cancelled || ln.errno == syscall.ECANCELED) {
 		return ln.interrupted(co)
@@ -63,9 +55,23 @@ func (ln *lane) perform(co *loop.Coro) error {
 	return err
 }
 
+// Start begins op, on the loop's stack. It reports false if there is nothing to
+// wait for.
+func (ln *lane) Start() bool {
+	s := ln.sock
+	if s.home == nil {
+		s.home = homeOf(s.loop)
+	}
+	if s.tries < maxTries && ln.try() {
+		s.tries++
+		return false
+	}
+	s.tries = 0
+	s.refused = s.loop.Submit(&ln.op)
+	return s.refused == nil
+}
+
 // try does op at once if that is possible.
-//
-//go:noinline
 func (ln *lane) try() bool {
 	r, ok := ln.sock.loop.Try(&ln.op)
 	if ok {
@@ -83,9 +89,13 @@ func (ln *lane) take(r *backend.Result) {
 	}
 }
 
-// interrupted says why op was cancelled.
+// interrupted says why op was not begun or was cancelled.
 func (ln *lane) interrupted(co *loop.Coro) error {
 	switch {
+	case ln.sock.refused != nil:
+		err := ln.sock.refused
+		ln.sock.refused = nil
+		return err
 	case ln.cancelled:
 		return co.CancelledError()
 	case ln.sock.state >= stateClosing:

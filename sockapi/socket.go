@@ -16,8 +16,9 @@ import (
 type Socket struct {
 	in, out lane
 	loop    *loop.Loop // nil before the first use
-	home    *home      // of loop
+	home    *home      // of loop, nil before the first operation
 	kept    *kept      // what a cancelled call had received
+	refused error      // by the loop, for the call that has just submitted
 	closers []*loop.Coro
 	owner   string
 	fd      int32
