@@ -52,7 +52,7 @@ func (a *arena) grow(c int) error {
 
 // put takes a block back.
 func (a *arena) put(p unsafe.Pointer, class uint8) {
-	*(*unsafe.Pointer)(p) = a.free[class]
+	*(*uintptr)(p) = uintptr(a.free[class]) // no write barrier, see iovec
 	a.free[class] = p
 }
 
@@ -72,9 +72,30 @@ type auxAddr struct {
 
 // auxMsg is the head of the block of recvmsg and sendmsg; the vector follows.
 type auxMsg struct {
-	hdr unix.Msghdr
+	hdr msghdr
 	raw [backend.AddrCap]byte
-	iov [1]unix.Iovec
+	iov [1]iovec
+}
+
+// iovec is struct iovec, and msghdr struct msghdr. Their pointers are integers:
+// a store of a Go pointer has a write barrier, which shows the collector what
+// was there before, and in a block that was used before that is an address
+// which is free by now.
+type iovec struct {
+	base uintptr
+	len  uint64
+}
+
+type msghdr struct {
+	name       uintptr
+	namelen    uint32
+	_          uint32
+	iov        uintptr
+	iovlen     uint64
+	control    uintptr
+	controllen uint64
+	flags      int32
+	_          int32
 }
 
 // auxSiginfo is the block of waitid: siginfo_t as SIGCHLD fills it on 64-bit
@@ -87,5 +108,5 @@ type auxSiginfo struct {
 
 // auxMsgSize is the size of an auxMsg with n pieces.
 func auxMsgSize(n int) int {
-	return int(unsafe.Offsetof(auxMsg{}.iov)) + n*int(unsafe.Sizeof(unix.Iovec{}))
+	return int(unsafe.Offsetof(auxMsg{}.iov)) + n*int(unsafe.Sizeof(iovec{}))
 }

@@ -154,7 +154,7 @@ func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
 		}
 	case backend.OpRecvMsg:
 		m := (*auxMsg)(s.aux)
-		op.Ext.Addr.Raw, op.Ext.Addr.Len = m.raw, min(m.hdr.Namelen, backend.AddrCap)
+		op.Ext.Addr.Raw, op.Ext.Addr.Len = m.raw, min(m.hdr.namelen, backend.AddrCap)
 	case backend.OpWaitID:
 		op.Ext.Child = (*auxSiginfo)(s.aux).child()
 	}

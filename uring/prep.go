@@ -190,18 +190,18 @@ func (b *Backend) fillAux(s *slot) {
 		(*auxAddr)(s.aux).raw = op.Ext.Addr.Raw
 	case backend.OpRecvMsg:
 		m := (*auxMsg)(s.aux)
-		m.hdr = unix.Msghdr{Name: &m.raw[0], Namelen: backend.AddrCap, Iov: &m.iov[0], Iovlen: 1}
-		m.iov[0] = iovec(op.Buf)
+		m.hdr = msghdr{name: m.nameAddr(), namelen: backend.AddrCap, iov: m.iovAddr(), iovlen: 1}
+		m.iov[0] = vector(op.Buf)
 	case backend.OpSendMsg:
 		m := (*auxMsg)(s.aux)
-		m.hdr = unix.Msghdr{Iov: &m.iov[0], Iovlen: uint64(len(op.Ext.Bufs))}
+		m.hdr = msghdr{iov: m.iovAddr(), iovlen: uint64(len(op.Ext.Bufs))}
 		if op.Ext.Addr.Len > 0 {
 			m.raw = op.Ext.Addr.Raw
-			m.hdr.Name, m.hdr.Namelen = &m.raw[0], op.Ext.Addr.Len
+			m.hdr.name, m.hdr.namelen = m.nameAddr(), op.Ext.Addr.Len
 		}
 		iov := unsafe.Slice(&m.iov[0], len(op.Ext.Bufs))
 		for i, p := range op.Ext.Bufs {
-			iov[i] = iovec(p)
+			iov[i] = vector(p)
 		}
 	case backend.OpWaitID:
 		*(*auxSiginfo)(s.aux) = auxSiginfo{}
@@ -228,11 +228,15 @@ func bufAddr(p []byte) (uint64, uint32) {
 	return uint64(uintptr(unsafe.Pointer(&p[0]))), uint32(min(len(p), maxTransfer))
 }
 
-func iovec(p []byte) unix.Iovec {
+func (m *auxMsg) nameAddr() uintptr { return uintptr(unsafe.Pointer(&m.raw)) }
+
+func (m *auxMsg) iovAddr() uintptr { return uintptr(unsafe.Pointer(&m.iov)) }
+
+func vector(p []byte) iovec {
 	if len(p) == 0 {
-		return unix.Iovec{}
+		return iovec{}
 	}
-	return unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+	return iovec{base: uintptr(unsafe.Pointer(&p[0])), len: uint64(len(p))}
 }
 
 func sendFlags(op *backend.Op) uint32 {
