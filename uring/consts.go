@@ -27,7 +27,6 @@ const (
 	unregisterRingFDs = 21
 	registerPbufRing  = 22
 
-
 	opWaitID = 50 // 6.7
 )
 
