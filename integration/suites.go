@@ -16,11 +16,17 @@ type Suite struct {
 // Suites lists the packages whose tests are run in every place.
 var Suites = []Suite{
 	{"backend", time.Minute},
+	{"uring", 5 * time.Minute},
+	{"epoll", 5 * time.Minute},
+	{"loop", 5 * time.Minute},
+	{"sockapi", 5 * time.Minute},
+	{"transport", 5 * time.Minute},
 }
 
 // Programs lists the packages of the commands that are run in every place.
 var Programs = []string{
 	"cmd/ringloop",
+	"examples/fileserver",
 }
 
 // Binary returns the path of the suite's test binary, from the root of the

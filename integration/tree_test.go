@@ -27,12 +27,13 @@ func buildTree(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
 	for _, s := range Suites {
+		copyPackage(t, s.Package, root)
 		goBuild(t, "test", "-c", "-o", filepath.Join(root, s.Binary()), "../"+s.Package)
-		copyTestdata(t, "../"+s.Package, filepath.Join(root, s.Package))
 	}
 	for _, pkg := range Programs {
 		goBuild(t, "build", "-o", filepath.Join(root, Program(pkg)), "../"+pkg)
 	}
+	installShell(t, root)
 	for name, text := range etc {
 		writeFile(t, filepath.Join(root, "etc", name), []byte(text))
 	}
@@ -49,15 +50,37 @@ func goBuild(t *testing.T, args ...string) {
 	}
 }
 
-// copyTestdata copies a package's testdata, if it has any.
-func copyTestdata(t *testing.T, pkg, to string) {
+// copyPackage copies a package's folder: a test may read its testdata and even
+// its source.
+func copyPackage(t *testing.T, pkg, root string) {
 	t.Helper()
-	from := filepath.Join(pkg, "testdata")
-	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	if err := os.CopyFS(filepath.Join(to, "testdata"), os.DirFS(from)); err != nil {
+	if err := os.CopyFS(filepath.Join(root, pkg), os.DirFS(filepath.Join("..", pkg))); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// installShell gives the tests of child processes a shell and the usual small
+// programs, all of them one static binary.
+func installShell(t *testing.T, root string) {
+	t.Helper()
+	const busybox = "/bin/busybox"
+	b, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatalf("%v: Debian's package busybox-static has it", err)
+	}
+	writeFile(t, filepath.Join(root, busybox), b)
+	if err := os.Chmod(filepath.Join(root, busybox), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	applets, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		t.Fatalf("%s --list: %v", busybox, err)
+	}
+	for _, name := range strings.Fields(string(applets)) {
+		err := os.Symlink(busybox, filepath.Join(root, "bin", name))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
 	}
 }
 
