@@ -1,0 +1,152 @@
+package transport
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+func TestWaterMarksAreCompletedAndChecked(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, _ := joined(t, co, p)
+		for _, c := range []struct{ high, low, wantHigh, wantLow int }{
+			{Default, Default, 65536, 16384},
+			{Default, 1000, 4000, 1000},
+			{1000, Default, 1000, 250},
+			{0, Default, 0, 0},
+			{5, 5, 5, 5},
+		} {
+			check(t, tr.SetWriteBufferLimits(c.high, c.low))
+			if low, high := tr.WriteBufferLimits(); low != c.wantLow || high != c.wantHigh {
+				t.Errorf("high %d, low %d: got high %d, low %d", c.high, c.low, high, low)
+			}
+		}
+		for _, c := range [][2]int{{1, 2}, {-5, -6}, {0, 1}, {10, -2}} {
+			if err := tr.SetWriteBufferLimits(c[0], c[1]); !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("high %d, low %d: %v", c[0], c[1], err)
+			}
+		}
+		if low, high := tr.WriteBufferLimits(); low != 5 || high != 5 {
+			t.Errorf("a refused call changed the marks to %d and %d", low, high)
+		}
+		tr.Abort()
+		check(t, p.untilLost(t, co))
+		check(t, tr.SetWriteBufferLimits(0, 0))
+	})
+}
+
+func TestTheProtocolIsPausedAboveTheHighMarkAndResumedAtTheLowOne(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		check(t, tr.SetWriteBufferLimits(1<<30, Default))
+		total := len(stuff(t, co, tr))
+		size := tr.WriteBufferSize()
+		check(t, tr.SetWriteBufferLimits(size+10, 0))
+		check(t, tr.Write(make([]byte, 10)))
+		p.want(t, "made")
+		inside := false
+		p.onPause = func() { inside = true }
+		check(t, tr.Write(make([]byte, 1)))
+		if !inside {
+			t.Error("PauseWriting was not called from inside Write")
+		}
+		check(t, tr.Write(make([]byte, 1)))
+		p.want(t, "made", "pause")
+		p.onResume = func() {
+			if n := tr.WriteBufferSize(); n != 0 {
+				t.Errorf("%d bytes were buffered in ResumeWriting, the low mark is 0", n)
+			}
+		}
+		receive(t, co, peer, total+12)
+		until(t, co, "writing resumes", func() bool { return len(p.events) == 3 })
+		p.want(t, "made", "pause", "resume")
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
+func TestChangingTheMarksPausesAndResumesAtOnce(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, _ := joined(t, co, p)
+		check(t, tr.SetWriteBufferLimits(1<<30, Default))
+		stuff(t, co, tr)
+		check(t, tr.SetWriteBufferLimits(100, Default))
+		p.want(t, "made", "pause")
+		// CPython leaves the protocol paused here.
+		check(t, tr.SetWriteBufferLimits(1<<30, 1<<29))
+		p.want(t, "made", "pause", "resume")
+		tr.Abort()
+		check(t, p.untilLost(t, co))
+	})
+}
+
+func TestResumeWritingMayWriteToAnotherTransport(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p, q := &recorder{}, &recorder{}
+		tr, peer := joined(t, co, p)
+		other, otherPeer := joined(t, co, q)
+		p.onResume = func() {
+			check(t, other.Write([]byte("resumed")))
+			check(t, tr.Write([]byte("more")))
+		}
+		total := len(stuff(t, co, tr))
+		receive(t, co, peer, total+4)
+		if got := receive(t, co, otherPeer, 7); string(got) != "resumed" {
+			t.Errorf("got %q", got)
+		}
+		tr.Close()
+		other.Close()
+		check(t, p.untilLost(t, co))
+		check(t, q.untilLost(t, co))
+	})
+}
+
+func TestAPanicInPauseOrResumeWritingIsReportedAndTheConnectionGoesOn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := reports(co)
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		p.onPause = func() { panic("pause") }
+		p.onResume = func() { panic("resume") }
+		total := len(stuff(t, co, tr))
+		receive(t, co, peer, total)
+		until(t, co, "writing resumes", func() bool { return len(*all) == 2 })
+		check(t, tr.Write([]byte("alive")))
+		receive(t, co, peer, 5)
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
+func TestThePausedProtocolIsNotResumedWhenTheConnectionDies(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, _ := joined(t, co, p)
+		stuff(t, co, tr)
+		tr.Abort()
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "pause", "lost")
+	})
+}
+
+func TestWithMarksOfZeroOnlyWhatTheKernelDoesNotTakePauses(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		check(t, tr.SetWriteBufferLimits(0, Default))
+		check(t, tr.Write([]byte("fits")))
+		receive(t, co, peer, 4)
+		p.want(t, "made")
+		total := len(stuff(t, co, tr))
+		p.want(t, "made", "pause")
+		receive(t, co, peer, total)
+		until(t, co, "writing resumes", func() bool { return len(p.events) == 3 })
+		p.want(t, "made", "pause", "resume")
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
