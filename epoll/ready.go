@@ -10,7 +10,7 @@ import (
 
 // shareOfTurn is how many operations of a direction an entry may perform in
 // one turn. A multishot recv performs one.
-const shareOfTurn = 64
+const shareOfTurn = 128
 
 // stage is what is being worked on for the entry in hand.
 type stage uint8
