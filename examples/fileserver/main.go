@@ -19,10 +19,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -94,7 +96,7 @@ func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
 	defer root.Close()
 	log := newAccessLog(stdout, cfg.quiet)
 	defer log.close()
-	handler := onlyReads(http.FileServerFS(root.FS()))
+	handler := onlyReads(http.FileServer(directory{root}))
 
 	servers := make([]*server, 0, cfg.loops)
 	defer func() {
@@ -139,6 +141,32 @@ func runAll(ctx context.Context, servers []*server) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// directory opens the files below a root, and none outside, wherever symbolic
+// links lead. Its files are *os.File, which responses send by sendfile.
+type directory struct{ root *os.Root }
+
+// Open opens a file by the cleaned path of a request, as http.FileSystem.
+func (d directory) Open(name string) (http.File, error) {
+	name = strings.TrimPrefix(name, "/")
+	if name == "" {
+		name = "."
+	}
+	f, err := d.root.Open(name)
+	switch {
+	case err == nil:
+		return f, nil
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+		return nil, fs.ErrNotExist
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return nil, err
+	}
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return nil, fs.ErrPermission // the name leads out of the root
+	}
+	return nil, err
 }
 
 // onlyReads refuses the methods that a file server has no use for.
