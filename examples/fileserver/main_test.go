@@ -222,7 +222,7 @@ func TestRefusals(t *testing.T) {
 			"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n":                                             "405",
 			"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n":                                "40",
 			"GET /..%2f..%2fetc/passwd HTTP/1.1\r\nHost: x\r\n\r\n":                            "40",
-			"GET /escape HTTP/1.1\r\nHost: x\r\n\r\n":                                          "50",
+			"GET /escape HTTP/1.1\r\nHost: x\r\n\r\n":                                          "403",
 			"GET /one.txt HTTP/1.1\r\n\r\n":                                                    "400",
 			"\x16\x03\x01\x02garbage\r\n\r\n":                                                  "400",
 			"GET\r\n\r\n":                                                                      "400",
