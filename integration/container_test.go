@@ -26,7 +26,9 @@ type container struct {
 	unprivileged bool
 	// memlock is the limit on locked memory in bytes, and empty for the engine's.
 	memlock string
-	env     []string
+	// lockMemory gives the capability that makes that limit void.
+	lockMemory bool
+	env        []string
 }
 
 // with returns the same container with one more variable in its environment.
@@ -52,6 +54,9 @@ func (c container) command(ctx context.Context, name, dir string, args ...string
 	}
 	if c.memlock != "" {
 		docker = append(docker, "--ulimit", "memlock="+c.memlock)
+	}
+	if c.lockMemory {
+		docker = append(docker, "--cap-add", "IPC_LOCK")
 	}
 	for _, v := range c.env {
 		docker = append(docker, "--env", v)
