@@ -76,6 +76,8 @@ func newStream(sh *shared, fd int32, p Protocol, ctx *loop.Context, srv *Server)
 	s.op.Receiver = s
 	s.SetProtocol(p)
 	s.list().add(s)
+	// It fails only for a descriptor that the caller is watching.
+	_ = sh.loop.ClaimFD(int(fd), s)
 	return s
 }
 
@@ -107,6 +109,7 @@ func (s *stream) Close() {
 		return
 	}
 	s.flags |= flagClosing
+	s.sh.loop.ReleaseFD(int(s.fd))
 	s.stopReading()
 	if s.out == nil && s.flags&flagSendfile == 0 {
 		s.lose(nil)
@@ -149,6 +152,9 @@ func (s *stream) fail(err error) {
 func (s *stream) lose(err error) {
 	if s.flags&flagLost != 0 {
 		return
+	}
+	if s.flags&flagClosing == 0 {
+		s.sh.loop.ReleaseFD(int(s.fd))
 	}
 	s.flags |= flagClosing | flagLost
 	s.flags &^= flagParked
