@@ -18,7 +18,7 @@ var (
 	ErrSocketClosed = fmt.Errorf("socket is closed: %w", net.ErrClosed)
 	// ErrTransportFD: a transport owns the socket, so that nobody else may use
 	// it.
-	ErrTransportFD = errors.New("socket is used by a transport")
+	ErrTransportFD = loop.ErrTransportFD
 	// ErrOtherLoop: the socket has operations in flight on another loop.
 	ErrOtherLoop = errors.New("socket is in use on another event loop")
 	// ErrSendfileNotAvailable: the kernel cannot send this file on this socket
