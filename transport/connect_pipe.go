@@ -137,8 +137,8 @@ func onFD(f *os.File, fn func(fd int) error) error {
 		return err
 	}
 	var ferr error
-	if err := conn.Control(func(fd uintptr) { ferr = fn(int(fd)) }); err != nil {
-		return err
+	if conn.Control(func(fd uintptr) { ferr = fn(int(fd)) }) != nil {
+		return os.ErrClosed
 	}
 	return ferr
 }

@@ -321,12 +321,12 @@ func TestCloseDoesNotHideTheStatusOfAChildThatExitedUnnoticed(t *testing.T) {
 		p := &processDiary{}
 		stay := SubprocessOptions{Stdin: Pipe, Stdout: DevNull, Stderr: Inherit}
 		tr := start(t, co, p, stay, "cat")
-		if err := tr.SendSignal(syscall.SIGUSR2); err != nil {
+		if err := tr.Terminate(); err != nil {
 			t.Fatal(err)
 		}
 		untilZombie(t, tr.PID()) // the loop stands still: it cannot notice
 		tr.Close()
-		if code := p.finished(t, co); code != -int(syscall.SIGUSR2) {
+		if code := p.finished(t, co); code != -int(syscall.SIGTERM) {
 			t.Errorf("return code %d, want that of the signal before Close", code)
 		}
 	})

@@ -1,0 +1,782 @@
+package transport
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/internal/leaktest"
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// readPipeOf connects a file for reading.
+func readPipeOf(t *testing.T, co *loop.Coro, p Protocol, f *os.File) Transport {
+	t.Helper()
+	tr, got, err := ConnectReadPipe(co, func() Protocol { return p }, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != p || tr.Protocol() != p || !tr.IsReading() || tr.Loop() != co.Loop() {
+		t.Error("the transport does not look right")
+	}
+	return tr
+}
+
+// writePipeOf connects a file for writing.
+func writePipeOf(t *testing.T, co *loop.Coro, p Protocol, f *os.File) Transport {
+	t.Helper()
+	tr, got, err := ConnectWritePipe(co, func() Protocol { return p }, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != p || tr.Protocol() != p || tr.IsReading() {
+		t.Error("the transport does not look right")
+	}
+	return tr
+}
+
+func writeString(t *testing.T, f io.Writer, s string) {
+	t.Helper()
+	if _, err := io.WriteString(f, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func closeFile(t *testing.T, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// socketFiles makes two connected Unix stream sockets.
+func socketFiles(t *testing.T) (a, b *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = os.NewFile(uintptr(fds[0]), "socket a"), os.NewFile(uintptr(fds[1]), "socket b")
+	t.Cleanup(func() {
+		_ = a.Close()
+		_ = b.Close()
+	})
+	return a, b
+}
+
+// fifo makes a FIFO and opens both ends.
+func fifo(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = must2(os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0))(t)
+	w = must2(os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0))(t)
+	t.Cleanup(func() {
+		_ = r.Close()
+		_ = w.Close()
+	})
+	return r, w
+}
+
+// eachPipe runs a test with every kind of pipe that reports its end.
+func eachPipe(t *testing.T, test func(t *testing.T, co *loop.Coro, r, w *os.File)) {
+	t.Helper()
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, kind := range []struct {
+			name string
+			open func(t *testing.T) (r, w *os.File)
+		}{{"pipe", osPipe}, {"fifo", fifo}, {"socket", socketFiles}} {
+			r, w := kind.open(t)
+			test(t, co, r, w)
+			if t.Failed() {
+				t.Fatalf("failed with a %s", kind.name)
+			}
+		}
+	})
+}
+
+func TestAReadPipeDeliversDataThenTheEndThenLost(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := readPipeOf(t, co, p, r)
+		if v, ok := tr.ExtraInfo("pipe"); !ok || v != any(r) {
+			t.Errorf("ExtraInfo: %v, %v", v, ok)
+		}
+		writeString(t, w, "1")
+		p.untilData(t, co, "1")
+		writeString(t, w, "2345")
+		p.untilData(t, co, "12345")
+		closeFile(t, w)
+		if err := p.untilLost(t, co); err != nil {
+			t.Errorf("lost with %v", err)
+		}
+		p.want(t, "made", "eof", "lost")
+		until(t, co, "the file is closed", func() bool { return errors.Is(r.Close(), os.ErrClosed) })
+		if tr.Protocol() != nil || !tr.IsClosing() || tr.IsReading() {
+			t.Error("the transport does not look closed")
+		}
+	})
+}
+
+func TestAWritePipeWritesInOrderAndCloseFlushes(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		if v, ok := tr.ExtraInfo("pipe"); !ok || v != any(w) || !tr.CanWriteEOF() {
+			t.Errorf("ExtraInfo: %v, %v", v, ok)
+		}
+		mine := []byte("12")
+		if err := errors.Join(tr.Write(mine), tr.Write(nil), tr.Writelines([][]byte{[]byte("34"), nil, []byte("5")})); err != nil {
+			t.Fatal(err)
+		}
+		clear(mine)
+		if n := tr.WriteBufferSize(); n != 5 {
+			t.Errorf("%d bytes are buffered", n)
+		}
+		tr.Close()
+		if len(p.events) != 1 {
+			t.Error("a callback from inside Close")
+		}
+		p.untilLost(t, co)
+		p.want(t, "made", "lost")
+		until(t, co, "the file is closed", func() bool { return errors.Is(w.Close(), os.ErrClosed) })
+		if got := must2(io.ReadAll(r))(t); string(got) != "12345" || p.err != nil {
+			t.Errorf("the reader got %q, lost with %v", got, p.err)
+		}
+	})
+}
+
+func TestAWritePipeNoticesThatTheReaderWentAway(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		if err := tr.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		until(t, co, "it is written", func() bool { return tr.WriteBufferSize() == 0 })
+		closeFile(t, r)
+		if err := p.untilLost(t, co); err != nil {
+			t.Errorf("lost with %v", err)
+		}
+		p.want(t, "made", "lost")
+	})
+}
+
+// fill writes to a transport until the kernel takes no more and the protocol is
+// paused.
+func fill(t *testing.T, tr Transport, p *streamDiary) {
+	t.Helper()
+	if err := tr.Write(make([]byte, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	p.want(t, "made", "pause")
+}
+
+func TestAWritePipeNoticesItEvenWithAFullBufferAndAPausedProtocol(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		fill(t, tr, p)
+		size := tr.WriteBufferSize()
+		until(t, co, "the kernel has taken some", func() bool { return tr.WriteBufferSize() < size })
+		closeFile(t, r)
+		if err := p.untilLost(t, co); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("lost with %v", err)
+		}
+		p.want(t, "made", "pause", "lost")
+	})
+}
+
+func TestAReaderThatGoesAwayDuringAFlushIsTheErrorOfClose(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		fill(t, tr, p)
+		tr.Close()
+		closeFile(t, r)
+		if err := p.untilLost(t, co); !errors.Is(err, syscall.EPIPE) || !strings.Contains(err.Error(), w.Name()) {
+			t.Errorf("lost with %v", err)
+		}
+	})
+}
+
+func TestWriteEOFOnAPipeIsCloseAfterTheFlush(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		fill(t, tr, p)
+		if err := errors.Join(tr.WriteEOF(), tr.WriteEOF()); err != nil {
+			t.Fatal(err)
+		}
+		if !tr.IsClosing() || tr.WriteBufferSize() == 0 || p.lost {
+			t.Error("not closing, or nothing left to flush")
+		}
+		in := &streamDiary{}
+		readPipeOf(t, co, in, r)
+		p.untilLost(t, co)
+		in.untilLost(t, co)
+		if in.data.Len() != 4<<20 || p.err != nil {
+			t.Errorf("the reader got %d bytes, lost with %v", in.data.Len(), p.err)
+		}
+		p.want(t, "made", "pause", "resume", "lost")
+	})
+}
+
+func TestAbortOfAWritePipeDropsTheBuffer(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		fill(t, tr, p)
+		tr.Close()
+		tr.Abort()
+		tr.Abort()
+		if tr.WriteBufferSize() != 0 || p.lost {
+			t.Error("the buffer is not empty, or a callback from inside Abort")
+		}
+		if err := loop.Sleep(co, 0); err != nil {
+			t.Fatal(err)
+		}
+		p.want(t, "made", "pause", "lost")
+		if p.err != nil {
+			t.Errorf("lost with %v", p.err)
+		}
+		until(t, co, "the file is closed", func() bool { return errors.Is(w.Close(), os.ErrClosed) })
+		if got := must2(io.ReadAll(r))(t); len(got) >= 4<<20 {
+			t.Error("everything was written")
+		}
+	})
+}
+
+func TestWritingToAClosedPipeIsDroppedAndWarnedAboutFromTheFifthTime(t *testing.T) {
+	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
+		r, w := osPipe(t)
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		tr.Close()
+		for n := 1; n <= 6; n++ {
+			if err := errors.Join(tr.Write([]byte("x")), tr.Write(nil)); err != nil {
+				t.Error(err)
+			}
+			if n == 3 {
+				p.untilLost(t, co)
+			}
+			if want := max(0, n-4); log.count("dropping") != want {
+				t.Errorf("%d warnings after %d writes, want %d", log.count("dropping"), n, want)
+			}
+		}
+		if err := tr.Writelines([][]byte{[]byte("x")}); err != nil || tr.WriteBufferSize() != 0 {
+			t.Errorf("Writelines: %v, %d bytes buffered", err, tr.WriteBufferSize())
+		}
+		until(t, co, "the file is closed", func() bool { return errors.Is(w.Close(), os.ErrClosed) })
+		if got := must2(io.ReadAll(r))(t); len(got) != 0 {
+			t.Errorf("the reader got %q", got)
+		}
+	})
+}
+
+func TestAPausedReadPipeDeliversNothingAndNoEnd(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		p.onMade = func() { _ = p.t.PauseReading() }
+		tr, _, err := ConnectReadPipe(co, func() Protocol { return p }, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeString(t, w, "parked")
+		for range 5 {
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tr.IsReading() || p.data.Len() != 0 {
+			t.Error("reading while paused")
+		}
+		p.onData = func([]byte) { _ = tr.PauseReading() }
+		if err := tr.ResumeReading(); err != nil {
+			t.Fatal(err)
+		}
+		if p.data.Len() != 0 {
+			t.Error("data from inside ResumeReading")
+		}
+		p.untilData(t, co, "parked")
+		closeFile(t, w)
+		for range 5 {
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.want(t, "made")
+		if err := errors.Join(tr.ResumeReading(), tr.ResumeReading()); err != nil {
+			t.Fatal(err)
+		}
+		p.untilLost(t, co)
+		p.want(t, "made", "eof", "lost")
+	})
+}
+
+func TestPausingWhileAReadIsInFlightKeepsWhatItBrings(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := readPipeOf(t, co, p, r)
+		if err := tr.PauseReading(); err != nil {
+			t.Fatal(err)
+		}
+		writeString(t, w, "in order")
+		for range 5 {
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p.data.Len() != 0 {
+			t.Errorf("got %q while paused", p.data.String())
+		}
+		writeString(t, w, ", all of it")
+		if err := tr.ResumeReading(); err != nil {
+			t.Fatal(err)
+		}
+		p.untilData(t, co, "in order, all of it")
+		tr.Close()
+		p.untilLost(t, co)
+		p.want(t, "made", "lost")
+	})
+}
+
+func TestNothingIsDeliveredAfterCloseOfAReadPipe(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &streamDiary{}
+		tr := readPipeOf(t, co, p, r)
+		writeString(t, w, "too late")
+		tr.Close()
+		tr.Abort()
+		if p.lost || tr.IsReading() {
+			t.Error("a callback from inside Close, or still reading")
+		}
+		p.untilLost(t, co)
+		if p.data.Len() != 0 {
+			t.Errorf("got %q", p.data.String())
+		}
+		p.want(t, "made", "lost")
+		if err := errors.Join(tr.PauseReading(), tr.ResumeReading()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// bufferProtocol receives into memory of its own.
+type bufferProtocol struct {
+	streamDiary
+	buf   []byte
+	empty bool
+	got   bytes.Buffer
+}
+
+func (p *bufferProtocol) GetBuffer(int) []byte {
+	if p.empty {
+		return nil
+	}
+	return p.buf
+}
+
+func (p *bufferProtocol) BufferUpdated(n int) { p.got.Write(p.buf[:n]) }
+
+func TestABufferedProtocolReceivesAPipeIntoItsOwnMemory(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &bufferProtocol{buf: make([]byte, 4)}
+		readPipeOf(t, co, p, r)
+		writeString(t, w, "more than the buffer")
+		closeFile(t, w)
+		p.untilLost(t, co)
+		if p.got.String() != "more than the buffer" || p.data.Len() != 0 {
+			t.Errorf("got %q, and %q by DataReceived", p.got.String(), p.data.String())
+		}
+		p.want(t, "made", "eof", "lost")
+	})
+}
+
+func TestAnEmptyBufferIsReportedAndClosesThePipe(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := reports(co)
+		r, _ := osPipe(t)
+		p := &bufferProtocol{empty: true}
+		if _, _, err := ConnectReadPipe(co, func() Protocol { return p }, r); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.untilLost(t, co); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("lost with %v", err)
+		}
+		if len(*all) != 1 || (*all)[0].Protocol != any(p) {
+			t.Errorf("%d reports", len(*all))
+		}
+	})
+}
+
+func TestTheMemoryOfABufferedProtocolIsItsOwnAgainWhenThePipeIsLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := osPipe(t)
+		defer again(t, r).Close() // so that writing is no error
+		p := &bufferProtocol{buf: make([]byte, 8)}
+		tr := readPipeOf(t, co, p, r)
+		if err := loop.Sleep(co, 0); err != nil { // the read is in flight
+			t.Fatal(err)
+		}
+		tr.Close()
+		p.untilLost(t, co)
+		writeString(t, w, "leftover")
+		if err := loop.Sleep(co, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(p.buf, make([]byte, 8)) {
+			t.Errorf("the buffer was written to after ConnectionLost: %q", p.buf)
+		}
+	})
+}
+
+func TestTheNextReadOfAPipeGoesToTheProtocolThatReplacedTheFirst(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, to := range []bool{false, true} {
+			r, w := osPipe(t)
+			plain, buffered := &streamDiary{}, &bufferProtocol{buf: make([]byte, 3)}
+			var first, second Protocol = buffered, plain
+			if to {
+				first, second = plain, buffered
+			}
+			tr := readPipeOf(t, co, first, r)
+			if err := loop.Sleep(co, 0); err != nil { // a read for the first is in flight
+				t.Fatal(err)
+			}
+			tr.SetProtocol(second)
+			writeString(t, w, "abc")
+			if !to {
+				plain.untilData(t, co, "abc")
+			} else {
+				until(t, co, "the data arrives", func() bool { return buffered.got.String() == "abc" })
+			}
+			writeString(t, w, "defgh")
+			closeFile(t, w)
+			if !to {
+				plain.untilLost(t, co)
+			} else {
+				buffered.untilLost(t, co)
+			}
+			if plain.data.String()+buffered.got.String() != "abcdefgh" {
+				t.Errorf("plain got %q, buffered %q", plain.data.String(), buffered.got.String())
+			}
+		}
+	})
+}
+
+func TestAPanicInDataReceivedClosesThePipeAndIsReported(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		all := reports(co)
+		p := &streamDiary{onData: func([]byte) { panic("no more") }}
+		tr := readPipeOf(t, co, p, r)
+		writeString(t, w, "x")
+		err := p.untilLost(t, co)
+		var pe *loop.PanicError
+		if !errors.As(err, &pe) || pe.Value != "no more" {
+			t.Errorf("lost with %v", err)
+		}
+		if len(*all) != 1 || (*all)[0].Protocol != any(p) || (*all)[0].Transport != any(tr) {
+			t.Errorf("%d reports", len(*all))
+		}
+		p.want(t, "made", "lost")
+	})
+}
+
+func TestErrorsOfAReadPipeAreReportedAndCloseIt(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := reports(co)
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		peer, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := c.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &streamDiary{}
+		tr := readPipeOf(t, co, p, f)
+		// A reset is the simplest error that a descriptor can have.
+		if err := peer.(*net.TCPConn).SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		closeFile(t, peer)
+		if err := p.untilLost(t, co); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("lost with %v", err)
+		}
+		p.want(t, "made", "lost")
+		if len(*all) != 1 || (*all)[0].Transport != any(tr) || !errors.Is((*all)[0].Exception, syscall.ECONNRESET) {
+			t.Errorf("%d reports", len(*all))
+		}
+	})
+}
+
+func TestAReadPipeThatSomebodyElseEmptiedWaitsOn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := fifo(t)
+		rival := must2(os.OpenFile(r.Name(), os.O_RDONLY|unix.O_NONBLOCK, 0))(t)
+		p := &streamDiary{}
+		readPipeOf(t, co, p, r)
+		q := &streamDiary{}
+		readPipeOf(t, co, q, rival)
+		const each = "0123456789"
+		for range 50 {
+			writeString(t, w, each)
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		until(t, co, "everything arrives somewhere", func() bool { return p.data.Len()+q.data.Len() == 50*len(each) })
+		closeFile(t, w)
+		p.untilLost(t, co)
+		q.untilLost(t, co)
+		p.want(t, "made", "eof", "lost")
+		q.want(t, "made", "eof", "lost")
+	})
+}
+
+func TestARegularFileIsNoPipe(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "regular")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		factory := func() Protocol {
+			t.Error("the factory was called")
+			return nil
+		}
+		for _, name := range []string{path, dir} {
+			for _, connect := range []func(*loop.Coro, func() Protocol, *os.File) (Transport, Protocol, error){ConnectReadPipe, ConnectWritePipe} {
+				f := must2(os.Open(name))(t)
+				_, _, err := connect(co, factory, f)
+				if !errors.Is(err, loop.ErrInvalidArgument) || !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), name) {
+					t.Errorf("%s: %v", name, err)
+				}
+				if !errors.Is(f.Close(), os.ErrClosed) {
+					t.Error("the file is left open")
+				}
+			}
+		}
+	})
+}
+
+func TestPipeArgumentsThatMakeNoSenseAreInvalid(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		plain := func() Protocol { return &streamDiary{} }
+		r, _ := osPipe(t)
+		_, w := osPipe(t)
+		for what, err := range map[string]error{
+			"no file":     second(ConnectReadPipe(co, plain, nil)),
+			"no factory":  second(ConnectReadPipe(co, nil, r)),
+			"no protocol": second(ConnectWritePipe(co, func() Protocol { return nil }, w)),
+		} {
+			if !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if err := second(ConnectReadPipe(co, plain, r)); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("a closed file: %v", err)
+		}
+	})
+}
+
+func second(_ Transport, _ Protocol, err error) error { return err }
+
+func TestCharacterDevicesAreRead(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &streamDiary{}
+		readPipeOf(t, co, p, must2(os.Open(os.DevNull))(t))
+		p.untilLost(t, co)
+		p.want(t, "made", "eof", "lost")
+		zero := &streamDiary{}
+		zero.onData = func(data []byte) {
+			if zero.data.Len() > 100_000 {
+				zero.t.Close()
+			}
+		}
+		readPipeOf(t, co, zero, must2(os.Open("/dev/zero"))(t))
+		zero.untilLost(t, co)
+		zero.want(t, "made", "lost")
+		null := &streamDiary{}
+		tr := writePipeOf(t, co, null, must2(os.OpenFile(os.DevNull, os.O_WRONLY, 0))(t))
+		if err := tr.Write(make([]byte, 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+		tr.Close()
+		if err := null.untilLost(t, co); err != nil {
+			t.Errorf("lost with %v", err)
+		}
+	})
+}
+
+func TestAMegabyteThroughAPipeArrivesWhole(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		in, out := &streamDiary{}, &streamDiary{}
+		readPipeOf(t, co, in, r)
+		tr := writePipeOf(t, co, out, w)
+		sent := sha256.New()
+		piece := make([]byte, 1013)
+		for i := range 1035 {
+			for j := range piece {
+				piece[j] = byte(i + j)
+			}
+			sent.Write(piece)
+			if err := tr.Write(piece); err != nil {
+				t.Fatal(err)
+			}
+			if i%100 == 0 {
+				if err := loop.Sleep(co, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		tr.Close()
+		in.untilLost(t, co)
+		if got := sha256.Sum256(in.data.Bytes()); !bytes.Equal(got[:], sent.Sum(nil)) {
+			t.Errorf("%d bytes arrived, and not those that were sent", in.data.Len())
+		}
+		if n := len(slices.DeleteFunc(out.events, func(e string) bool { return e != "pause" })); n > 0 && in.err != nil {
+			t.Errorf("paused %d times, lost with %v", n, in.err)
+		}
+	})
+}
+
+func TestCancellingTheConnectionOfAPipeClosesTheFile(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		before := must2(leaktest.FDs())(t)
+		for turns := range 4 {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, out := &streamDiary{}, &streamDiary{}
+			tasks := []loop.AnyTask{
+				co.Loop().Go(func(co *loop.Coro) error { return second(ConnectReadPipe(co, func() Protocol { return in }, r)) }),
+				co.Loop().Go(func(co *loop.Coro) error { return second(ConnectWritePipe(co, func() Protocol { return out }, w)) }),
+			}
+			for range turns {
+				if err := loop.Sleep(co, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, task := range tasks {
+				task.Cancel("enough")
+			}
+			until(t, co, "the tasks have ended", func() bool { return tasks[0].Done() && tasks[1].Done() })
+			for i, p := range []*streamDiary{in, out} {
+				if p.t != nil {
+					p.t.Close() // it may have been too late
+					p.untilLost(t, co)
+				} else if f := []*os.File{r, w}[i]; f.Close() != nil {
+					t.Error("the file of a task that did not begin was closed")
+				}
+			}
+		}
+		noNewFDs(t, co, before)
+	})
+}
+
+func TestClosingTheLoopClosesThePipesThatAreLeft(t *testing.T) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			before := must2(leaktest.Take())(t)
+			l, err := loop.NewEventLoop(loop.WithBackend(name))
+			if err != nil {
+				t.Skipf("%s: %v", name, err)
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			idle, _, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, out, paused := &streamDiary{}, &streamDiary{}, &streamDiary{}
+			paused.onMade = func() { _ = paused.t.PauseReading() }
+			runTask(t, l, func(co *loop.Coro) error {
+				readPipeOf(t, co, in, r)
+				writePipeOf(t, co, out, w)
+				return second(ConnectReadPipe(co, func() Protocol { return paused }, idle))
+			})
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			in.t.Close()
+			out.t.Close()
+			in.want(t, "made")
+			out.want(t, "made")
+			leaks := slices.DeleteFunc(before.Leaks(0), func(s string) bool { return strings.Contains(s, "pipe:") })
+			if len(leaks) != 0 {
+				t.Errorf("left behind: %q", leaks)
+			}
+		})
+	}
+}
+
+func TestAPipeAllocatesNothingPerMessage(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := osPipe(t)
+		data := make([]byte, 512)
+		in, out := &pong{}, &streamDiary{}
+		in.write = writePipeOf(t, co, out, w)
+		in.data = data
+		readPipeOf(t, co, in, r)
+		play := func(n int) {
+			in.left, in.done = n, loop.CreateFuture[struct{}](co.Loop())
+			if err := in.write.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := in.done.Await(co); err != nil {
+				t.Fatal(err)
+			}
+		}
+		play(100)
+		const messages = 1000
+		if perRun := testing.AllocsPerRun(5, func() { play(messages) }); perRun > messages/20 {
+			t.Errorf("%v allocations for %d messages", perRun, messages)
+		}
+		in.write.Close()
+		out.untilLost(t, co)
+	})
+}
+
+// pong writes to one pipe whenever something comes from the other.
+type pong struct {
+	BaseStreamProtocol
+	write Transport
+	data  []byte
+	left  int
+	done  *loop.Future[struct{}]
+}
+
+func (p *pong) DataReceived([]byte) {
+	if p.left--; p.left == 0 {
+		_ = p.done.SetResult(struct{}{})
+		return
+	}
+	_ = p.write.Write(p.data)
+}
