@@ -24,7 +24,6 @@ func (s *Socket) Close() error {
 	if s.state == stateAdopted {
 		return s.owned("close")
 	}
-	s.dropKept()
 	if s.home == nil || s.loop.IsClosed() {
 		return s.closeNow()
 	}
@@ -102,6 +101,7 @@ func (s *Socket) closed(errno syscall.Errno) {
 		return
 	}
 	s.state, s.fd = stateClosed, -1
+	s.dropKept()
 	for _, co := range s.closers {
 		co.Wake()
 	}

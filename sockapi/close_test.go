@@ -271,6 +271,47 @@ func pingOrPong(co *loop.Coro, s *Socket, rnd *rand.Rand) error {
 	return nil
 }
 
+// TestRandomClosesOfListenersLeaveNoConnectionBehind closes listeners while
+// accepts are under way, cancelled or completed.
+func TestRandomClosesOfListenersLeaveNoConnectionBehind(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		rnd := rand.New(rand.NewPCG(5, 6))
+		run(t, l, func(co *loop.Coro) error {
+			for range 100 {
+				ln, addr := listen(t, "tcp", "127.0.0.1:0")
+				var accepts []*loop.Task[Addr]
+				for range rnd.IntN(3) + 1 {
+					accepts = append(accepts, acceptTask(co, ln))
+				}
+				yield(t, co, rnd.IntN(3))
+				client, err := New(unix.AF_INET, unix.SOCK_STREAM, 0)
+				if err != nil {
+					return err
+				}
+				connecting := connectTask(co, client, addr)
+				yield(t, co, rnd.IntN(4))
+				for _, task := range accepts {
+					if rnd.IntN(2) == 0 {
+						task.Cancel("")
+					}
+				}
+				yield(t, co, rnd.IntN(2))
+				if err := ln.Close(); err != nil {
+					return err
+				}
+				for _, task := range accepts {
+					_, _ = task.Await(co) // accepted, cancelled or closed
+				}
+				_, _ = connecting.Await(co) // or refused
+				if err := CloseWait(co, client); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestClosingTheLoopEndsPendingCallsAndTheSocketCanStillBeClosed(t *testing.T) {
 	for _, name := range backendNames {
 		t.Run(name, func(t *testing.T) {

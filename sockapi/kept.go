@@ -83,6 +83,9 @@ func (s *Socket) dropKept() {
 	s.kept = nil
 }
 
+// maxDrain is how much a call without a buffer of its own receives at the close.
+const maxDrain = 256 << 10
+
 // drain receives once more, without waiting, for a call that is about to end
 // because the socket is closed: what had arrived before is still delivered.
 func (ln *lane) drain() {
@@ -91,7 +94,7 @@ func (ln *lane) drain() {
 		return
 	}
 	if op.Buf == nil {
-		op.Buf = make([]byte, op.Len)
+		op.Buf = make([]byte, min(op.Len, maxDrain))
 	}
 	if len(op.Buf) == 0 {
 		return

@@ -122,20 +122,7 @@ func (ln *lane) Complete(op *backend.Op, r backend.Result) {
 			ln.drain()
 		}
 	}
-	if ln.co == nil {
-		ln.abandoned()
-		return
-	}
 	ln.co.Resume()
-}
-
-// abandoned ends a call whose task could not be suspended.
-func (ln *lane) abandoned() {
-	if ln == &ln.sock.in {
-		ln.keep()
-	}
-	ln.op.Buf = nil
-	ln.release()
 }
 
 // CancelWait is told that the waiting task is cancelled.
