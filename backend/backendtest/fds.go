@@ -283,6 +283,9 @@ func (d *driver) fill(fd int) int {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	d.ok(err, "F_GETFL")
 	d.ok(unix.SetNonblock(fd, true), "making a descriptor non-blocking")
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10); err != unix.ENOTSOCK {
+		d.ok(err, "SO_SNDBUF")
+	}
 	total, full := 0, 0
 	for size := 64 << 10; full < 3; {
 		n, err := unix.Write(fd, bytesOf(size, int64(total)))

@@ -121,9 +121,30 @@ func (d *driver) takeWhile(fd, n int) []byte {
 	return got
 }
 
+// fillWithFile is fill for sendfile: before 6.5 the kernel lets it add some
+// pages to the last message in a unix socket that is full for anything else.
+func (d *driver) fillWithFile(fd int) int {
+	d.t.Helper()
+	total := d.fill(fd)
+	f := d.file(bytesOf(1<<20, int64(total)))
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	d.ok(err, "F_GETFL")
+	d.ok(unix.SetNonblock(fd, true), "making a descriptor non-blocking")
+	var off int64
+	for err = nil; err == nil || err == unix.EINTR; {
+		_, err = unix.Sendfile(fd, f, &off, 1<<20)
+	}
+	if err != unix.EAGAIN {
+		d.t.Fatalf("sendfile: %v", err)
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
+	d.ok(err, "F_SETFL")
+	return total + int(off)
+}
+
 func sendfileClosed(d *driver, a, b int) {
 	f := d.file(bytesOf(1<<20, 0))
-	d.fill(a)
+	d.fillWithFile(a)
 	waiting := d.submit(d.sendfile(a, f, 0, 1<<20))
 	d.pending(waiting)
 	d.closeFD(b)
@@ -133,7 +154,7 @@ func sendfileClosed(d *driver, a, b int) {
 
 func sendfileCancel(d *driver, a, b int) {
 	f := d.file(bytesOf(1<<20, 0))
-	filled := d.fill(a)
+	filled := d.fillWithFile(a)
 	armed, queued := d.submit(d.sendfile(a, f, 0, 1<<20)), d.submit(d.sendfile(a, f, 0, 10))
 	d.pending(armed, queued)
 	d.cancel(queued)
