@@ -20,8 +20,7 @@ func TestACallbacksPanicGoesToTheHandlerAndTheLoopGoesOn(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		reports := collectReports(l)
 		boom := errors.New("boom")
-		var h Handle
-		h = soon(t, l, func() { panic(boom) })
+		h := soon(t, l, func() { panic(boom) })
 		ran := false
 		soon(t, l, func() { ran = true })
 		runOnce(t, l)
