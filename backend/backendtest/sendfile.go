@@ -131,7 +131,7 @@ func (d *driver) fillWithFile(fd int) int {
 	d.ok(err, "F_GETFL")
 	d.ok(unix.SetNonblock(fd, true), "making a descriptor non-blocking")
 	var off int64
-	for err = nil; err == nil || err == unix.EINTR; {
+	for err = nil; (err == nil || err == unix.EINTR) && off < 1<<20; {
 		_, err = unix.Sendfile(fd, f, &off, 1<<20)
 	}
 	if err != unix.EAGAIN {
