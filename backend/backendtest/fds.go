@@ -302,7 +302,7 @@ func (d *driver) fill(fd int) int {
 		case err != nil:
 			d.t.Fatalf("filling fd %d: %v", fd, err)
 		default:
-			total, full = total+n, 0
+			total, full, size = total+n, 0, min(4*size, 64<<10)
 		}
 	}
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
