@@ -27,7 +27,6 @@ type response struct {
 	status   int
 	length   int64 // of the body, -1 if it is not known
 	body     int64 // bytes of the body that were written
-	head     int   // bytes of c.out that are header, while it is incomplete
 	start    time.Time
 	started  bool // the header was put into c.out
 	chunked  bool
