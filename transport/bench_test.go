@@ -9,9 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
-	"github.com/seed-80cfe818/ringloop/epoll"
 	"github.com/seed-80cfe818/ringloop/loop"
-	"github.com/seed-80cfe818/ringloop/uring"
 )
 
 // counted counts what costs a system call on the loop's thread.
@@ -48,11 +46,7 @@ func startEchoServer(tb testing.TB, name string) *echoServer {
 	l, err := loop.NewEventLoop(loop.WithBackendFactory(func() (backend.Backend, error) {
 		e.be = &counted{}
 		var err error
-		if name == "epoll" {
-			e.be.Backend, err = epoll.New(nil)
-		} else {
-			e.be.Backend, err = uring.New(nil)
-		}
+		e.be.Backend, err = newBackend(name)
 		return e.be, err
 	}))
 	if err != nil {

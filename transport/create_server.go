@@ -173,6 +173,9 @@ func (o *ServerOptions) bindAll(co *loop.Coro, hosts []string, port string) (lis
 	if err != nil {
 		return nil, err
 	}
+	if err := sharedOf(co.Loop()).ports.wait(co); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			for _, l := range listeners {

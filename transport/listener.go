@@ -150,7 +150,7 @@ func (l *listener) close() {
 	l.retry.Cancel()
 	l.view.fd = -1
 	l.file.remove()
-	l.srv.sh.close(l.fd)
+	l.srv.sh.closeListener(l.fd, l.srv)
 	l.fd = -1
 }
 

@@ -21,6 +21,7 @@ type Server struct {
 	streams   streamList
 	next      *Server // in the list of shared
 	backlog   int
+	closing   int // listening sockets that are being closed
 	serving   bool
 	closed    bool
 	forever   bool
@@ -132,9 +133,10 @@ func (srv *Server) Close() {
 	srv.detached()
 }
 
-// detached is called when a connection is gone or the server closed.
+// detached is called when a connection is gone, the server was closed or a
+// listening socket is closed.
 func (srv *Server) detached() {
-	if !srv.closed || srv.streams.n > 0 {
+	if !srv.isOver() {
 		return
 	}
 	srv.over.wake()
@@ -145,6 +147,9 @@ func (srv *Server) detached() {
 		}
 	}
 }
+
+// isOver reports whether nothing is left of the server.
+func (srv *Server) isOver() bool { return srv.closed && srv.streams.n == 0 && srv.closing == 0 }
 
 // CloseClients closes the transports of all connections (Server.close_clients).
 // Close the server before, or more connections may come.
@@ -182,7 +187,7 @@ func (srv *Server) clients() []Transport {
 // any more (Server.wait_closed). It may be called any number of times, by any
 // number of tasks. The error is a CancelledError.
 func (srv *Server) WaitClosed(co *loop.Coro) error {
-	for !srv.closed || srv.streams.n > 0 {
+	for !srv.isOver() {
 		if err := srv.over.wait(co); err != nil {
 			return err
 		}

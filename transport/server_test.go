@@ -1,10 +1,19 @@
 package transport
 
 import (
+	"errors"
+	"net/netip"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
 // echo sends back what it gets.
@@ -28,4 +37,539 @@ func portOf(t *testing.T, srv *Server) string {
 	t.Helper()
 	addr := ok[Addr](t)(srv.Sockets()[0].LocalAddr())
 	return strconv.Itoa(int(addr.Port()))
+}
+
+// over closes a server and waits for its end.
+func over(t *testing.T, co *loop.Coro, srv *Server) {
+	t.Helper()
+	srv.Close()
+	srv.AbortClients()
+	check(t, srv.WaitClosed(co))
+}
+
+// dialLocal connects to a port of 127.0.0.1.
+func dialLocal(t *testing.T, co *loop.Coro, port string) *sockapi.Socket {
+	t.Helper()
+	s := ok[*sockapi.Socket](t)(sockapi.Dial(co, "tcp", "127.0.0.1:"+port))
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestConnectionsOutliveTheListener(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, port := localServer(t, co, protocolOf(p), nil)
+		peer := dialLocal(t, co, port)
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		srv.Close()
+		srv.Close()
+		check(t, sockapi.SendAll(co, peer, []byte("after the close")))
+		p.untilData(t, co, "after the close")
+		check(t, p.t.Write([]byte("answer")))
+		receive(t, co, peer, 6)
+		check(t, sockapi.CloseWait(co, peer))
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "eof", "lost")
+		check(t, srv.WaitClosed(co))
+	})
+}
+
+func TestASocketOfATransportIsOnlyForLookingAt(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, _ := localServer(t, co, newEcho, nil)
+		v := srv.Sockets()[0]
+		if v != srv.Sockets()[0] {
+			t.Error("the socket is another one each time")
+		}
+		for what, err := range map[string]error{"SetBlocking(true)": v.SetBlocking(true), "SetTimeout(1s)": v.SetTimeout(time.Second)} {
+			if !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		check(t, v.SetBlocking(false))
+		check(t, v.SetTimeout(0))
+		if ok[bool](t)(v.Inheritable()) {
+			t.Error("the socket is inherited by child processes")
+		}
+		if got := ok[int](t)(v.Family()); got != unix.AF_INET {
+			t.Errorf("the family is %d", got)
+		}
+		if got := ok[int](t)(v.Type()); got != unix.SOCK_STREAM {
+			t.Errorf("the type is %d", got)
+		}
+		if got := ok[int](t)(v.Proto()); got != unix.IPPROTO_TCP {
+			t.Errorf("the protocol is %d", got)
+		}
+		dup := ok[*sockapi.Socket](t)(v.Dup())
+		if dup.Fd() == v.Fd() {
+			t.Error("the duplicate has the same descriptor")
+		}
+		check(t, dup.Close())
+		over(t, co, srv)
+		if _, err := v.LocalAddr(); v.Fd() != -1 || !errors.Is(err, sockapi.ErrSocketClosed) {
+			t.Errorf("after the close: fd %d, %v", v.Fd(), err)
+		}
+		if len(srv.Sockets()) != 0 {
+			t.Error("a closed server has sockets")
+		}
+	})
+}
+
+func TestWithoutAHostIPv4AndIPv6ListenersShareAPort(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, hosts := range [][]string{nil, {""}, {"0.0.0.0", "::", "0.0.0.0"}} {
+			// Somebody else may take the port between the two calls.
+			var srv *Server
+			for range 20 {
+				probe, port := localServer(t, co, newEcho, nil)
+				over(t, co, probe)
+				var err error
+				if srv, err = CreateServer(co, newEcho, hosts, port, nil); !errors.Is(err, syscall.EADDRINUSE) {
+					check(t, err)
+					break
+				}
+			}
+			families := map[int]uint16{}
+			for _, s := range srv.Sockets() {
+				a := ok[Addr](t)(s.LocalAddr())
+				families[a.Family()] = a.Port()
+			}
+			if len(srv.Sockets()) != 2 || families[unix.AF_INET] == 0 || families[unix.AF_INET] != families[unix.AF_INET6] {
+				t.Errorf("hosts %q: listening on %v", hosts, srv)
+			}
+			over(t, co, srv)
+		}
+	})
+}
+
+func TestPortSharingIsOffUnlessAskedFor(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, nil)
+		if v := ok[int](t)(srv.Sockets()[0].GetOption(unix.SOL_SOCKET, unix.SO_REUSEPORT)); v != 0 {
+			t.Error("SO_REUSEPORT is on")
+		}
+		if v := ok[int](t)(srv.Sockets()[0].GetOption(unix.SOL_SOCKET, unix.SO_REUSEADDR)); v == 0 {
+			t.Error("SO_REUSEADDR is off")
+		}
+		_, err := CreateServer(co, newEcho, []string{"127.0.0.1"}, port, nil)
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "127.0.0.1:"+port) {
+			t.Errorf("a second server on the port: %v", err)
+		}
+		over(t, co, srv)
+
+		first, port := localServer(t, co, newEcho, &ServerOptions{ReusePort: true, NoReuseAddress: true})
+		if v := ok[int](t)(first.Sockets()[0].GetOption(unix.SOL_SOCKET, unix.SO_REUSEADDR)); v != 0 {
+			t.Error("SO_REUSEADDR is on")
+		}
+		second, err := CreateServer(co, newEcho, []string{"127.0.0.1"}, port, &ServerOptions{ReusePort: true})
+		check(t, err)
+		over(t, co, first)
+		over(t, co, second)
+	})
+}
+
+func TestASuppliedSocketIsUsedAsItIs(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+		check(t, sock.Bind(sockapi.IPAddr(netip.MustParseAddrPort("127.0.0.1:0"))))
+		want := ok[Addr](t)(sock.LocalAddr())
+		p := &recorder{}
+		srv, err := CreateServer(co, protocolOf(p), nil, "", &ServerOptions{Sock: sock})
+		check(t, err)
+		if got := ok[Addr](t)(srv.Sockets()[0].LocalAddr()); got != want {
+			t.Errorf("listening on %v, want %v", got, want)
+		}
+		if sock.Fd() >= 0 {
+			t.Error("the caller still has the descriptor")
+		}
+		dialLocal(t, co, portOf(t, srv))
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		over(t, co, srv)
+
+		dgram := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0))
+		defer dgram.Close()
+		if _, err := CreateServer(co, newEcho, nil, "", &ServerOptions{Sock: dgram}); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("a datagram socket: %v", err)
+		}
+	})
+}
+
+func TestWrongArgumentsOfAServerAreRefused(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+		defer sock.Close()
+		local := []string{"127.0.0.1"}
+		for what, call := range map[string]func() (*Server, error){
+			"nothing to listen on": func() (*Server, error) { return CreateServer(co, newEcho, nil, "", nil) },
+			"host and socket":      func() (*Server, error) { return CreateServer(co, newEcho, local, "", &ServerOptions{Sock: sock}) },
+			"port and socket":      func() (*Server, error) { return CreateServer(co, newEcho, nil, "1", &ServerOptions{Sock: sock}) },
+			"no factory":           func() (*Server, error) { return CreateServer(co, nil, local, "0", nil) },
+			"negative backlog":     func() (*Server, error) { return CreateServer(co, newEcho, local, "0", &ServerOptions{Backlog: -1}) },
+			"handshake timeout without TLS": func() (*Server, error) {
+				return CreateServer(co, newEcho, local, "0", &ServerOptions{HandshakeTimeout: time.Second})
+			},
+			"shutdown timeout without TLS": func() (*Server, error) {
+				return CreateServer(co, newEcho, local, "0", &ServerOptions{ShutdownTimeout: time.Second})
+			},
+		} {
+			if _, err := call(); !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if sock.Fd() < 0 {
+			t.Error("a refused call took the socket")
+		}
+	})
+}
+
+func TestAnAddressThatTheMachineDoesNotHaveIsSkipped(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		// 192.0.2.0/24 is for documentation only.
+		srv, err := CreateServer(co, newEcho, []string{"192.0.2.1", "127.0.0.1"}, "0", nil)
+		check(t, err)
+		if n := len(srv.Sockets()); n != 1 {
+			t.Errorf("listening on %d sockets: %v", n, srv)
+		}
+		over(t, co, srv)
+		_, err = CreateServer(co, newEcho, []string{"192.0.2.1"}, "0", nil)
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) || !strings.Contains(err.Error(), "192.0.2.1") {
+			t.Errorf("only an address of elsewhere: %v", err)
+		}
+	})
+}
+
+func TestAServerMadeWithoutServingRefusesUntilStarted(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
+		if srv.IsServing() {
+			t.Error("serving")
+		}
+		if s, err := sockapi.Dial(co, "tcp", "127.0.0.1:"+port); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("connecting gives %v, %v", s, err)
+		}
+		check(t, srv.StartServing(co))
+		check(t, srv.StartServing(co))
+		if !srv.IsServing() {
+			t.Error("not serving")
+		}
+		peer := dialLocal(t, co, port)
+		check(t, sockapi.SendAll(co, peer, []byte("x")))
+		receive(t, co, peer, 1)
+		over(t, co, srv)
+		if srv.IsServing() {
+			t.Error("serving after the close")
+		}
+		if err := srv.StartServing(co); !errors.Is(err, ErrServerClosed) {
+			t.Errorf("StartServing after the close: %v", err)
+		}
+		if srv.Loop() != co.Loop() {
+			t.Error("the loop is another one")
+		}
+		if s, err := sockapi.Dial(co, "tcp", "127.0.0.1:"+port); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("connecting after the close gives %v, %v", s, err)
+		}
+	})
+}
+
+func TestCancellingServeForeverClosesTheServer(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, _ := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
+		task := co.Loop().Go(srv.ServeForever)
+		check(t, loop.Sleep(co, 0))
+		if !srv.IsServing() {
+			t.Error("ServeForever does not serve")
+		}
+		if err := srv.ServeForever(co); !errors.Is(err, ErrServing) {
+			t.Errorf("a second ServeForever: %v", err)
+		}
+		task.Cancel("enough")
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("ServeForever returned %v", err)
+		}
+		if srv.IsServing() || len(srv.Sockets()) != 0 {
+			t.Error("the server is not closed")
+		}
+		if err := srv.ServeForever(co); !errors.Is(err, ErrServerClosed) {
+			t.Errorf("ServeForever after the close: %v", err)
+		}
+	})
+}
+
+func TestCloseEndsServeForever(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, _ := localServer(t, co, newEcho, nil)
+		var got error
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			got = srv.ServeForever(co)
+			return nil
+		})
+		check(t, loop.Sleep(co, 0))
+		srv.Close()
+		_, err := task.Await(co)
+		check(t, err)
+		if !errors.Is(got, ErrServerClosed) || !errors.Is(got, loop.ErrCancelled) {
+			t.Errorf("ServeForever returned %v", got)
+		}
+		check(t, srv.WaitClosed(co))
+	})
+}
+
+func TestWaitClosedWaitsForTheCloseAndForTheLastConnection(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, port := localServer(t, co, protocolOf(p), nil)
+		waiters := []*loop.Task[struct{}]{co.Loop().Go(srv.WaitClosed), co.Loop().Go(srv.WaitClosed)}
+		waiting := func() bool {
+			turns(t, co)
+			return !waiters[0].Done() && !waiters[1].Done()
+		}
+		if !waiting() {
+			t.Error("WaitClosed returned while the server was open")
+		}
+		dialLocal(t, co, port)
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		srv.Close()
+		if !waiting() {
+			t.Error("WaitClosed returned while there was a connection")
+		}
+		p.t.Close()
+		for _, w := range waiters {
+			_, err := w.Await(co)
+			check(t, err)
+		}
+		check(t, srv.WaitClosed(co))
+	})
+}
+
+func TestClosingTheServerAndItsClientInOneTurnStrandsNobody(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, port := localServer(t, co, protocolOf(p), nil)
+		dialLocal(t, co, port)
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		w := co.Loop().Go(srv.WaitClosed)
+		check(t, loop.Sleep(co, 0))
+		srv.Close()
+		p.t.Close()
+		_, err := w.Await(co)
+		check(t, err)
+	})
+}
+
+func TestCloseClientsFlushesAndAbortClientsDoesNotWait(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, abort := range []bool{false, true} {
+			p := &recorder{}
+			srv, port := localServer(t, co, protocolOf(p), nil)
+			peer := dialLocal(t, co, port)
+			until(t, co, "the connection is made", func() bool { return p.t != nil })
+			want := stuff(t, co, p.t)
+			srv.Close()
+			srv.CloseClients()
+			turns(t, co)
+			if p.lost {
+				t.Fatal("lost although the peer has not read")
+			}
+			if abort {
+				srv.AbortClients()
+			} else {
+				receive(t, co, peer, len(want))
+			}
+			check(t, srv.WaitClosed(co))
+			check(t, p.untilLost(t, co))
+		}
+	})
+}
+
+func TestAServerWithoutReferencesGoesOnServing(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		var port string
+		func() { _, port = localServer(t, co, newEcho, nil) }()
+		for range 3 {
+			collect()
+			peer := dialLocal(t, co, port)
+			check(t, sockapi.SendAll(co, peer, []byte("x")))
+			receive(t, co, peer, 1)
+		}
+		over(t, co, sharedOf(co.Loop()).servers)
+	})
+}
+
+// failing is a backend on which accepting fails with one error for a while.
+type failing struct {
+	backend.Backend
+	errno syscall.Errno
+	times int
+}
+
+// failed delivers a failure instead of the submitted accept.
+type failed struct {
+	op    *backend.Op
+	errno syscall.Errno
+}
+
+func (b *failing) Submit(op *backend.Op) error {
+	if op.Code == backend.OpAccept && b.times > 0 {
+		b.times--
+		nop := &backend.Op{Receiver: &failed{op, b.errno}}
+		return b.Backend.Submit(nop)
+	}
+	return b.Backend.Submit(op)
+}
+
+func (f *failed) Complete(*backend.Op, backend.Result) {
+	f.op.Receiver.Complete(f.op, backend.Result{Errno: f.errno})
+}
+
+func TestAPortIsFreeAsSoonAsItsServerIsClosed(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		first, port := localServer(t, co, newEcho, nil)
+		first.Close()
+		second, err := CreateServer(co, newEcho, []string{"127.0.0.1"}, port, nil)
+		check(t, err)
+		over(t, co, second)
+		listener := ok[*sockapi.Socket](t)(sockapi.Listen("tcp", "127.0.0.1:"+port, nil))
+		check(t, listener.Close())
+	})
+}
+
+func TestWithoutDescriptorsAcceptingIsReportedAndTriedAgain(t *testing.T) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			f := &failing{errno: syscall.EMFILE, times: 2}
+			l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
+				var err error
+				f.Backend, err = newBackend(name)
+				return f, err
+			}))
+			runTask(t, l, func(co *loop.Coro) error {
+				all := reports(co)
+				srv, port := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
+				if p := srv.listeners[0].pause; p != time.Second {
+					t.Errorf("the pause is %v", p)
+				}
+				srv.listeners[0].pause = time.Millisecond
+				check(t, srv.StartServing(co))
+				peer := dialLocal(t, co, port)
+				check(t, sockapi.SendAll(co, peer, []byte("x")))
+				receive(t, co, peer, 1)
+				if len(*all) != 2 || !errors.Is((*all)[0].Exception, syscall.EMFILE) || (*all)[0].Socket != srv.Sockets()[0] {
+					t.Errorf("reports are %v", *all)
+				}
+				over(t, co, srv)
+				return nil
+			})
+		})
+	}
+}
+
+func TestAnAbortedConnectionDoesNotStopAccepting(t *testing.T) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			f := &failing{errno: syscall.ECONNABORTED, times: 1}
+			l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
+				var err error
+				f.Backend, err = newBackend(name)
+				return f, err
+			}))
+			runTask(t, l, func(co *loop.Coro) error {
+				srv, port := localServer(t, co, newEcho, nil)
+				peer := dialLocal(t, co, port)
+				check(t, sockapi.SendAll(co, peer, []byte("x")))
+				receive(t, co, peer, 1)
+				over(t, co, srv)
+				return nil
+			})
+		})
+	}
+}
+
+func TestAFactoryThatFailsCostsOneConnection(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := reports(co)
+		n := 0
+		srv, port := localServer(t, co, func() Protocol {
+			n++
+			switch n {
+			case 1:
+				panic("no protocol")
+			case 2:
+				return nil
+			}
+			return &echo{}
+		}, nil)
+		for range 2 {
+			receiveEOF(t, co, dialLocal(t, co, port))
+		}
+		peer := dialLocal(t, co, port)
+		check(t, sockapi.SendAll(co, peer, []byte("x")))
+		receive(t, co, peer, 1)
+		if len(*all) != 2 {
+			t.Errorf("reports are %v", *all)
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestConnectionsInheritNoDelayAndKeepAlive(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, port := localServer(t, co, protocolOf(p), &ServerOptions{KeepAlive: true})
+		dialLocal(t, co, port)
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		v, _ := p.t.ExtraInfo(ExtraSocket)
+		s := v.(*TransportSocket)
+		if ok[int](t)(s.GetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY)) == 0 {
+			t.Error("TCP_NODELAY is off")
+		}
+		if ok[int](t)(s.GetOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE)) == 0 {
+			t.Error("SO_KEEPALIVE is off")
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestConnectionsOfAServerHaveContextsOfTheirOwn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		l := co.Loop()
+		v := loop.NewContextVar[string]("v")
+		v.Set(l.CurrentContext(), "server")
+		var seen []string
+		srv, port := localServer(t, co, func() Protocol {
+			p := &recorder{}
+			p.onMade = func() {
+				s, _ := v.Get(l.CurrentContext())
+				v.Set(l.CurrentContext(), "connection")
+				seen = append(seen, s)
+			}
+			return p
+		}, nil)
+		v.Set(l.CurrentContext(), "later")
+		dialLocal(t, co, port)
+		dialLocal(t, co, port)
+		until(t, co, "both connections are made", func() bool { return len(seen) == 2 })
+		if seen[0] != "server" || seen[1] != "server" {
+			t.Errorf("the connections saw %q", seen)
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestClosingTheLoopClosesWhatWasLeftOpen(t *testing.T) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			l := ipcLoop(t, loop.WithBackend(name))
+			runTask(t, l, func(co *loop.Coro) error {
+				idle := &recorder{}
+				idle.onMade = func() { check(t, idle.t.PauseReading()) }
+				_, port := localServer(t, co, protocolOf(idle), nil)
+				p := &recorder{}
+				tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
+				check(t, err)
+				stuff(t, co, tr)
+				return nil
+			})
+		})
+	}
+	// TestMain finds what is left.
 }

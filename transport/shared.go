@@ -14,6 +14,25 @@ type shared struct {
 	closers  []*closer
 	clients  streamList // the streams without a server
 	servers  *Server    // those that are not over, linked by next
+	ports    portList
+}
+
+// portList counts the listening sockets that are being closed.
+type portList struct {
+	closing int
+	free    waitList
+}
+
+// wait suspends the task until the sockets that are being closed are closed, so
+// that their addresses are free.
+func (p *portList) wait(co *loop.Coro) error {
+	for p.closing > 0 {
+		p.free.what = "a listening socket to be closed"
+		if err := p.free.wait(co); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type sharedKey struct{}
@@ -69,12 +88,16 @@ func (l *streamList) orphan() {
 
 // closer closes a descriptor when the backend has let go of it.
 type closer struct {
-	op backend.Op
-	sh *shared
+	op  backend.Op
+	sh  *shared
+	srv *Server // whose listening socket it is, or nil
 }
 
 // close hands a descriptor to the backend for closing.
-func (sh *shared) close(fd int32) {
+func (sh *shared) close(fd int32) { sh.closeListener(fd, nil) }
+
+// closeListener is close for a listening socket of srv, which is told of it.
+func (sh *shared) closeListener(fd int32, srv *Server) {
 	var c *closer
 	if n := len(sh.closers); n > 0 {
 		c = sh.closers[n-1]
@@ -83,11 +106,36 @@ func (sh *shared) close(fd int32) {
 		c = &closer{sh: sh}
 		c.op.Receiver, c.op.Code = c, backend.OpClose
 	}
-	c.op.FD = fd
+	c.op.FD, c.srv = fd, srv
+	if srv != nil {
+		sh.ports.closing++
+		srv.closing++
+	}
 	if err := sh.loop.Submit(&c.op); err != nil {
 		closeFD(fd)
+		c.closed()
 	}
 }
 
-// Complete takes the closer back.
-func (c *closer) Complete(*backend.Op, backend.Result) { c.sh.closers = append(c.sh.closers, c) }
+// Complete takes the closer back. A close that the end of the loop has
+// prevented is made up for.
+func (c *closer) Complete(op *backend.Op, r backend.Result) {
+	if r.Cancelled() {
+		closeFD(op.FD)
+	}
+	c.closed()
+}
+
+func (c *closer) closed() {
+	srv := c.srv
+	c.srv = nil
+	c.sh.closers = append(c.sh.closers, c)
+	if srv == nil {
+		return
+	}
+	if c.sh.ports.closing--; c.sh.ports.closing == 0 {
+		c.sh.ports.free.wake()
+	}
+	srv.closing--
+	srv.detached()
+}

@@ -129,6 +129,23 @@ func (v *TransportSocket) Inheritable() (bool, error) {
 	return flags&unix.FD_CLOEXEC == 0, nil
 }
 
+// Dup returns a socket of its own for the same connection, which the caller must
+// close.
+func (v *TransportSocket) Dup() (*sockapi.Socket, error) {
+	if err := v.check("dup"); err != nil {
+		return nil, err
+	}
+	fd, err := unix.FcntlInt(uintptr(v.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &sockapi.OpError{Op: "dup", FD: int(v.fd), Err: err}
+	}
+	s, err := sockapi.FromFD(fd)
+	if err != nil {
+		closeFD(int32(fd))
+	}
+	return s, err
+}
+
 // String describes the socket.
 func (v *TransportSocket) String() string {
 	s := fmt.Sprintf("<TransportSocket fd=%d", v.fd)
