@@ -227,6 +227,22 @@ func TestNilAndWrongSocketsAreRefused(t *testing.T) {
 	})
 }
 
+func TestAWrongDescriptorIsAnError(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			_, other := pair(t, unix.SOCK_STREAM)
+			const wrong = 1 << 20
+			s := newSocket(wrong, unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			for name, err := range everyCall(co, s, other) {
+				if name != "Sendfile" && (!errors.Is(err, syscall.EBADF) || !strings.Contains(err.Error(), "1048576") && name != "Connect") {
+					t.Errorf("%s = %v, want EBADF and the descriptor", name, err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		a, b := pair(t, unix.SOCK_STREAM)
