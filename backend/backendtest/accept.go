@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func overListeners(subject string, list []acceptTest) []test {
 }
 
 func acceptTests() []test {
-	return append(overListeners("accept", []acceptTest{
+	return slices.Concat(overListeners("accept", []acceptTest{
 		{"a connection that is there is taken, with its address", acceptThere},
 		{"a connection that comes later is taken, with its address", acceptLater},
 		{"without Ext no address is asked for", acceptNoExt},
@@ -57,7 +58,7 @@ func acceptTests() []test {
 		{name: "a shut down listener ends its accepts", fn: acceptShutdown},
 		{name: "a named unix peer has its path as address", fn: acceptNamedUnix},
 		{name: "no free descriptor is EMFILE and the connection stays", fn: acceptNoFD},
-	})...)
+	}))
 }
 
 // connectTo connects a new socket to the listener.

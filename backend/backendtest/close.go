@@ -1,14 +1,15 @@
 package backendtest
 
 import (
+	"slices"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 	"golang.org/x/sys/unix"
 )
 
 func closeTests() []test {
-	return append(over("close", streams, []pairTest{
+	return slices.Concat(over("close", streams, []pairTest{
 		{"the descriptor is closed and the peer sees the end", closePlain},
-		{"operations in flight end first", closeInFlight},
 		{"submitting on a closing descriptor is refused", closeRefuses},
 		{"bytes that were sent before arrive", closeAfterSend},
 		{"the number can be used at once by another connection", closeReuse},
@@ -24,7 +25,9 @@ func closeTests() []test {
 		{name: "a number that was closed without the backend can be reused", fn: closePlainReuse},
 		{name: "five hundred descriptors at once", fn: closeHundreds},
 		{name: "bytes that had come are reported and not lost", fn: closeKeepsBytes},
-	})...)
+	}), over("close", fillable, []pairTest{
+		{"operations in flight end first", closeInFlight},
+	}))
 }
 
 // closed closes fd through the backend.

@@ -2,13 +2,14 @@ package backendtest
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"golang.org/x/sys/unix"
 )
 
 func connectTests() []test {
-	return append(overListeners("connect", []acceptTest{
+	return slices.Concat(overListeners("connect", []acceptTest{
 		{"a listener is reached and data flows", connectReaches},
 		{"sends queued behind a connect go out after it", connectThenSend},
 		{"a second connect is EISCONN", connectTwice},
@@ -23,7 +24,7 @@ func connectTests() []test {
 		{name: "an unanswered connect ends with the close of its descriptor", fn: connectUnansweredClose},
 		{name: "an address of the wrong family fails", fn: connectWrongFamily},
 		{name: "a datagram socket is connected at once", fn: connectDatagram},
-	})...)
+	}))
 }
 
 func connectReaches(d *driver, k listenKind, l int) {

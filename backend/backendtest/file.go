@@ -3,17 +3,18 @@ package backendtest
 import (
 	"bytes"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"golang.org/x/sys/unix"
 )
 
 func readTests() []test {
-	return append(over("read", readable, []pairTest{
+	return slices.Concat(over("read", readable, []pairTest{
 		{"takes what is already there", readThere},
 		{"waits for what comes later", readLater},
 		{"many queued reads take the bytes in order", readQueue},
-	}), append(over("read", only(readable, "pipe", "fifo", "socketpair", "tcp4", "blocking pipe"), []pairTest{
+	}), over("read", only(readable, "pipe", "fifo", "socketpair", "tcp4", "blocking pipe"), []pairTest{
 		{"the end of the stream is 0 for what waits and what comes", readEnd},
 		{"large amounts arrive whole", readLarge},
 	}), single("read", []test{
@@ -23,14 +24,14 @@ func readTests() []test {
 		{name: "reads at offsets do not wait for each other", fn: readManyOffsets},
 		{name: "an eventfd gives its counter", fn: readEventfd},
 		{name: "the hangup of a terminal is EIO", fn: readHangup},
-	})...)...)
+	}))
 }
 
 func writeTests() []test {
-	return append(over("write", writable, []pairTest{
+	return slices.Concat(over("write", writable, []pairTest{
 		{"what is written arrives", writeArrives},
 		{"an empty write is 0", func(d *driver, a, _ int) { d.wantN(d.submit(d.write(a, nil)), 0) }},
-	}), append(over("write", only(writable, "pipe", "fifo", "socketpair", "tcp4"), []pairTest{
+	}), over("write", only(writable, "pipe", "fifo", "socketpair", "tcp4"), []pairTest{
 		{"waits for room", writeWaits},
 		{"a closed reader is EPIPE for what waits and what comes", writeEPIPE},
 		{"queued writes keep their order", writeQueue},
@@ -40,7 +41,7 @@ func writeTests() []test {
 		{name: "a large write and read of a file are exact", fn: writeFileLarge},
 		{name: "a small write to a blocking pipe does not wait", fn: writeBlockingPipe},
 		{name: "a read-only file is EBADF", fn: writeReadOnly},
-	})...)...)
+	}))
 }
 
 func readThere(d *driver, a, b int) {

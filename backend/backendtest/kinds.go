@@ -26,6 +26,10 @@ var streams = []kind{
 	}},
 }
 
+// fillable are those for tests that fill a connection, which takes a while on
+// TCP.
+var fillable = only(streams, "tcp4", "unix", "blocking socketpair")
+
 // readable are descriptors for OpRead at the stream's position; the peer writes.
 var readable = []kind{
 	{"pipe", false, func(d *driver) (int, int) { return d.pipe() }},

@@ -1,11 +1,13 @@
 package backendtest
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 )
 
 func pollTests() []test {
-	return append(over("poll", only(streams, "tcp4", "socketpair", "blocking tcp4"), []pairTest{
+	return slices.Concat(over("poll", only(streams, "tcp4", "socketpair", "blocking tcp4"), []pairTest{
 		{"readiness that already existed is seen", pollThere},
 		{"readiness that comes later is seen", pollLater},
 		{"only the events that were asked for complete", pollEvents},
@@ -28,7 +30,7 @@ func pollTests() []test {
 		{name: "an eventfd, a terminal and an epoll instance can be polled", fn: pollOther},
 		{name: "a multishot on a hung up descriptor can be cancelled", fn: pollMultiHup},
 		{name: "a duplicate descriptor is polled for itself", fn: pollDup},
-	})...)
+	}))
 }
 
 // wantEvents turns until o has completed and checks the events: all of want

@@ -1,17 +1,17 @@
 package backendtest
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 )
 
 func tryTests() []test {
-	return append(over("try", only(streams, "tcp4", "unix", "socketpair", "blocking tcp4"), []pairTest{
+	return slices.Concat(over("try", only(streams, "tcp4", "unix", "socketpair", "blocking tcp4"), []pairTest{
 		{"a recv that would wait is left undone", tryWouldWait},
 		{"a recv of what is there has the outcome of Submit", tryRecv},
 		{"a send has the outcome of Submit", trySend},
-		{"a send to a full peer is left undone or says how much", tryFull},
 		{"the end of the stream has the outcome of Submit", tryEnd},
-		{"it keeps out of a queue of earlier operations", tryBehind},
 		{"bytes are exact when tries and submits mix", tryMixed},
 	}), single("try", []test{
 		{name: "errors are those of Submit", fn: tryErrors},
@@ -20,7 +20,10 @@ func tryTests() []test {
 		{name: "files have the outcome of Submit", fn: tryFile},
 		{name: "a connect is finished or left undone", fn: tryConnect},
 		{name: "every kind of operation stays idle when it is left undone", fn: tryEveryKind},
-	})...)
+	}), over("try", fillable, []pairTest{
+		{"a send to a full peer is left undone or says how much", tryFull},
+		{"it keeps out of a queue of earlier operations", tryBehind},
+	}))
 }
 
 // attempt tries o, and submits it if that did nothing. Either way it returns
