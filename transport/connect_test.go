@@ -1,0 +1,426 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+// mustNotCall is a factory for connections that must not come about.
+func mustNotCall(t *testing.T) func() Protocol {
+	return func() Protocol {
+		t.Error("the factory was called")
+		return &recorder{}
+	}
+}
+
+// refusing returns the port of an address of 127.0.0.1 that refuses connections
+// for as long as the test runs.
+func refusing(t *testing.T) string {
+	t.Helper()
+	s := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+	t.Cleanup(func() { _ = s.Close() })
+	check(t, s.Bind(sockapi.IPAddr(netip.MustParseAddrPort("127.0.0.1:0"))))
+	return fmt.Sprint(ok[Addr](t)(s.LocalAddr()).Port())
+}
+
+// openFDs returns how many descriptors the process has.
+func openFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	return len(entries)
+}
+
+func TestAClientDeliversMadeDataEndAndLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		onServer := &recorder{}
+		onServer.onMade = func() {
+			check(t, onServer.t.Write([]byte("welcome")))
+			onServer.t.Close()
+		}
+		srv, port := localServer(t, co, protocolOf(onServer), nil)
+		p := &recorder{}
+		tr, got, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
+		check(t, err)
+		if got != Protocol(p) || p.t != tr || tr.Loop() != co.Loop() || tr.Protocol() != Protocol(p) {
+			t.Error("the transport and the protocol do not know each other")
+		}
+		local, _ := tr.ExtraInfo(ExtraSockName)
+		if a, isAddr := local.(Addr); !isAddr || !a.AddrPort().Addr().IsLoopback() {
+			t.Errorf("sockname is %v", local)
+		}
+		p.untilData(t, co, "welcome")
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "eof", "lost")
+		over(t, co, srv)
+	})
+}
+
+func TestWrongArgumentsOfAConnectionAreRefused(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+		dgram := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0))
+		defer sock.Close()
+		defer dgram.Close()
+		for _, c := range []struct {
+			what, host, port string
+			o                ConnectOptions
+		}{
+			{"neither host nor port nor socket", "", "", ConnectOptions{}},
+			{"host and socket", "localhost", "", ConnectOptions{Sock: sock}},
+			{"port and socket", "", "80", ConnectOptions{Sock: sock}},
+			{"datagram socket", "", "", ConnectOptions{Sock: dgram}},
+			{"server hostname without TLS", "h", "1", ConnectOptions{ServerHostname: "x"}},
+			{"any hostname without TLS", "h", "1", ConnectOptions{AnyHostname: true}},
+			{"handshake timeout without TLS", "h", "1", ConnectOptions{HandshakeTimeout: 1}},
+			{"shutdown timeout without TLS", "h", "1", ConnectOptions{ShutdownTimeout: 1}},
+			{"negative delay", "h", "1", ConnectOptions{HappyEyeballsDelay: -1}},
+			{"negative interleave", "h", "1", ConnectOptions{Interleave: -1}},
+		} {
+			if _, _, err := CreateConnection(co, mustNotCall(t), c.host, c.port, &c.o); !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%s: %v", c.what, err)
+			}
+		}
+		if _, _, err := CreateConnection(co, nil, "h", "1", nil); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("no factory: %v", err)
+		}
+		if sock.Fd() < 0 || dgram.Fd() < 0 {
+			t.Error("a refused call took the socket")
+		}
+	})
+}
+
+func TestARefusedConnectionNamesTheAddressAndLeavesNothingOpen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		port := refusing(t)
+		before := openFDs(t)
+		_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, nil)
+		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.Is(err, sockapi.ErrConnection) || !strings.Contains(err.Error(), "127.0.0.1:"+port) {
+			t.Errorf("the error is %v", err)
+		}
+		until(t, co, "the socket is closed", func() bool { return openFDs(t) <= before })
+	})
+}
+
+func TestErrorsOfSeveralAddressesAreCombined(t *testing.T) {
+	one, same, other := errors.New("refused"), errors.New("refused"), errors.New("unreachable")
+	var all *ConnectError
+	for _, c := range []struct {
+		what     string
+		errs     []error
+		all      bool
+		combined bool
+	}{
+		{"one", []error{one}, false, false},
+		{"one, all wanted", []error{one}, true, true},
+		{"equal texts", []error{one, same}, false, false},
+		{"equal texts, all wanted", []error{one, same}, true, true},
+		{"different texts", []error{one, other}, false, true},
+	} {
+		o := ConnectOptions{AllErrors: c.all}
+		err := o.combine(c.errs)
+		if errors.As(err, &all) != c.combined {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if c.combined && len(all.Errs) != len(c.errs) {
+			t.Errorf("%s: %d errors", c.what, len(all.Errs))
+		}
+		if !errors.Is(err, one) {
+			t.Errorf("%s: the first error is not in %v", c.what, err)
+		}
+	}
+}
+
+func TestEveryAddressIsTriedInOrder(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		var tried []int
+		fail := func(i int) error { return fmt.Errorf("attempt %d", i) }
+		got, errs := inOrder(co, 4, func(_ *loop.Coro, i int) (int, error) {
+			tried = append(tried, i)
+			if i == 2 {
+				return 42, nil
+			}
+			return -1, fail(i)
+		})
+		if got != 42 || errs != nil || fmt.Sprint(tried) != "[0 1 2]" {
+			t.Errorf("got %d, %v after %v", got, errs, tried)
+		}
+		if _, errs = inOrder(co, 2, func(_ *loop.Coro, i int) (int, error) { return -1, fail(i) }); len(errs) != 2 {
+			t.Errorf("the errors are %v", errs)
+		}
+	})
+}
+
+func TestLocalAddressesOfAnotherFamilyAreSkipped(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, port := localServer(t, co, newEcho, nil)
+		free := refusing(t)
+		tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, &ConnectOptions{LocalHost: "127.0.0.2"})
+		check(t, err)
+		if a, _ := tr.ExtraInfo(ExtraSockName); !strings.HasPrefix(a.(Addr).String(), "127.0.0.2:") {
+			t.Errorf("connected from %v", a)
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+
+		_, _, err = CreateConnection(co, mustNotCall(t), "127.0.0.1", port, &ConnectOptions{LocalHost: "127.0.0.1", LocalPort: free})
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "127.0.0.1:"+free) {
+			t.Errorf("from a port in use: %v", err)
+		}
+
+		v6 := literal(t, "::1", "0")
+		v4 := literal(t, "127.0.0.1", "0")
+		fd := ok[int](t)(connect(co, literal(t, "127.0.0.1", port), []loop.AddrInfo{*v6, *v4}))
+		closeFD(int32(fd))
+		if _, err = connect(co, literal(t, "127.0.0.1", port), []loop.AddrInfo{*v6}); err == nil || !strings.Contains(err.Error(), "no matching local address") {
+			t.Errorf("only an IPv6 address to connect from: %v", err)
+		}
+		over(t, co, srv)
+	})
+}
+
+func literal(t *testing.T, host, port string) *loop.AddrInfo {
+	t.Helper()
+	ai, known := loop.ParseIPAddr(host, port, 0, unix.SOCK_STREAM, 0)
+	if !known {
+		t.Fatalf("%s is not a literal address", host)
+	}
+	return &ai
+}
+
+func TestAServiceNameIsAPortAndAnUnknownOneFails(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		infos := ok[[]loop.AddrInfo](t)(resolve(co, "127.0.0.1", "http", &loop.AddrInfoHints{Type: unix.SOCK_STREAM}))
+		if a := addrOf(&infos[0].Addr); a.Port() != 80 {
+			t.Errorf("http is %v", a)
+		}
+		_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", "no-such-service", nil)
+		var ae *loop.AddrInfoError
+		if !errors.As(err, &ae) {
+			t.Errorf("an unknown service: %v", err)
+		}
+	})
+}
+
+func TestAnIPv6ZoneBecomesTheScope(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		infos := ok[[]loop.AddrInfo](t)(resolve(co, "fe80::1%lo", "80", &loop.AddrInfoHints{Type: unix.SOCK_STREAM}))
+		if a := addrOf(&infos[0].Addr); a.ScopeID() == 0 {
+			t.Errorf("the scope of %v is 0", a)
+		}
+	})
+}
+
+func TestASuppliedSocketBelongsToTheTransport(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, nil)
+		sock := dialLocal(t, co, port)
+		p := &recorder{}
+		tr, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: sock})
+		check(t, err)
+		if _, err := sockapi.Recv(co, sock, 1); !errors.Is(err, sockapi.ErrTransportFD) {
+			t.Errorf("receiving on the socket: %v", err)
+		}
+		if err := sock.Close(); !errors.Is(err, sockapi.ErrTransportFD) {
+			t.Errorf("closing the socket: %v", err)
+		}
+		check(t, tr.Write([]byte("echo")))
+		p.untilData(t, co, "echo")
+		tr.Close()
+		check(t, p.untilLost(t, co))
+		if sock.Fd() != -1 {
+			t.Errorf("the socket has still the descriptor %d", sock.Fd())
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestCancellingTheAdoptionOfASocketTakesItAway(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		ours, theirs, err := sockapi.Pair(unix.SOCK_STREAM)
+		check(t, err)
+		defer theirs.Close()
+		p := &recorder{}
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			_, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+			return err
+		})
+		check(t, loop.Sleep(co, 0))
+		task.Cancel("")
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Fatalf("CreateConnection returned %v", err)
+		}
+		check(t, p.untilLost(t, co))
+		receiveEOF(t, co, theirs)
+		if ours.Fd() != -1 {
+			t.Error("the socket has still a descriptor")
+		}
+		check(t, ours.Close())
+	})
+}
+
+// stalled is a backend on which connecting never ends unless it is cancelled.
+type stalled struct {
+	backend.Backend
+	cancelled int
+	waiting   map[*backend.Op]*backend.Op
+}
+
+func (b *stalled) Submit(op *backend.Op) error {
+	if op.Code != backend.OpConnect {
+		return b.Backend.Submit(op)
+	}
+	if b.waiting == nil {
+		b.waiting = map[*backend.Op]*backend.Op{}
+	}
+	b.waiting[op] = &backend.Op{}
+	return nil
+}
+
+func (b *stalled) Cancel(op *backend.Op) {
+	if nop := b.waiting[op]; nop != nil {
+		delete(b.waiting, op)
+		b.cancelled++
+		nop.Receiver = &failed{op, syscall.ECANCELED}
+		_ = b.Backend.Submit(nop)
+		return
+	}
+	b.Backend.Cancel(op)
+}
+
+// stalledLoop runs a test on each backend, where connecting never ends.
+func stalledLoop(t *testing.T, test func(t *testing.T, co *loop.Coro, b *stalled)) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			b := &stalled{}
+			l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
+				var err error
+				b.Backend, err = newBackend(name)
+				return b, err
+			}))
+			runTask(t, l, func(co *loop.Coro) error {
+				test(t, co, b)
+				return nil
+			})
+		})
+	}
+}
+
+func TestCancellingOrTimingOutAConnectLeavesNothingOpen(t *testing.T) {
+	stalledLoop(t, func(t *testing.T, co *loop.Coro, b *stalled) {
+		before := openFDs(t)
+		err := loop.Timeout(co, time.Millisecond, func() error {
+			_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", "1", nil)
+			return err
+		})
+		if !errors.Is(err, loop.ErrTimeout) || b.cancelled != 1 {
+			t.Errorf("after the timeout: %v, %d operations cancelled", err, b.cancelled)
+		}
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", "1", &ConnectOptions{HappyEyeballsDelay: time.Hour})
+			return err
+		})
+		until(t, co, "the attempt is under way", func() bool { return len(b.waiting) == 1 })
+		task.Cancel("")
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("CreateConnection returned %v", err)
+		}
+		until(t, co, "the sockets are closed", func() bool { return openFDs(t) <= before && b.cancelled == 2 })
+	})
+}
+
+func TestAbortingInConnectionMadeStillLetsTheCallReturn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, nil)
+		p := &recorder{}
+		p.onMade = func() { p.t.Abort() }
+		tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
+		check(t, err)
+		if !tr.IsClosing() {
+			t.Error("not closing")
+		}
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "lost")
+		over(t, co, srv)
+	})
+}
+
+func TestNagleIsOffOnConnections(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, nil)
+		p := &recorder{}
+		tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
+		check(t, err)
+		s, _ := tr.ExtraInfo(ExtraSocket)
+		if ok[int](t)(s.(*TransportSocket).GetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY)) == 0 {
+			t.Error("TCP_NODELAY is off")
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+		over(t, co, srv)
+	})
+}
+
+func TestAFactoryThatPanicsOrReturnsNilClosesTheConnection(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, nil)
+		_, _, err := CreateConnection(co, func() Protocol { return nil }, "127.0.0.1", port, nil)
+		if !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("a nil protocol: %v", err)
+		}
+		var r any
+		func() {
+			defer func() { r = recover() }()
+			_, _, _ = CreateConnection(co, func() Protocol { panic("factory") }, "127.0.0.1", port, nil)
+		}()
+		if r != "factory" {
+			t.Errorf("the panic became %v", r)
+		}
+		until(t, co, "the server has no connection", func() bool { return srv.streams.n == 0 })
+		over(t, co, srv)
+	})
+}
+
+func TestConnectAcceptedSocketServesASocketOfElsewhere(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		listener := ok[*sockapi.Socket](t)(sockapi.Listen("tcp", "127.0.0.1:0", nil))
+		defer listener.Close()
+		peer := dialLocal(t, co, fmt.Sprint(ok[Addr](t)(listener.LocalAddr()).Port()))
+		conn, _, err := sockapi.Accept(co, listener)
+		check(t, err)
+		p := &echo{}
+		tr, _, err := ConnectAcceptedSocket(co, protocolOf(p), conn, nil)
+		check(t, err)
+		check(t, sockapi.SendAll(co, peer, []byte("hello")))
+		receive(t, co, peer, 5)
+		tr.Abort()
+		receiveEOF(t, co, peer)
+		dgram := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0))
+		defer dgram.Close()
+		for what, call := range map[string]func() error{
+			"a datagram socket": func() error { _, _, err := ConnectAcceptedSocket(co, newEcho, dgram, nil); return err },
+			"no socket":         func() error { _, _, err := ConnectAcceptedSocket(co, newEcho, nil, nil); return err },
+			"a timeout without TLS": func() error {
+				_, _, err := ConnectAcceptedSocket(co, newEcho, dgram, &AcceptedOptions{HandshakeTimeout: 1})
+				return err
+			},
+		} {
+			if err := call(); !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}
