@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/transport"
+)
+
+const (
+	// maxBackoff is the longest wait before a restart.
+	maxBackoff = time.Minute
+	// steady is how long a command has to run for its next failure to count as
+	// the first.
+	steady = 10 * time.Second
+	// drain is how long the output of a command that ended is waited for, if its
+	// own children hold on to it.
+	drain = time.Second
+)
+
+// unit is one command. Its task runs it again and again.
+type unit struct {
+	s       *supervisor
+	name    string
+	command string
+	task    *loop.Task[struct{}]
+	process transport.SubprocessTransport // nil while it does not run
+}
+
+func (u *unit) logf(format string, args ...any) {
+	fmt.Fprintf(u.s.log, "supervisor: %s: %s\n", u.name, fmt.Sprintf(format, args...))
+}
+
+// run is the unit's task. A cancellation means that the supervisor stops.
+func (u *unit) run(co *loop.Coro) error {
+	wait := u.s.cfg.backoff
+	for {
+		started := co.Loop().Time()
+		code, err := u.once(co)
+		switch {
+		case errors.Is(err, loop.ErrCancelled):
+			return err
+		case err != nil:
+			u.logf("cannot start: %v", err)
+			code = 127 // as the shell says
+		}
+		if code != 0 && u.s.status == 0 {
+			u.s.status = max(code, 1)
+		}
+		if u.s.stops > 0 || !u.s.cfg.restart.again(code) {
+			return nil
+		}
+		if co.Loop().Time()-started >= steady {
+			wait = u.s.cfg.backoff
+		}
+		u.logf("starting again in %v", wait)
+		if err := loop.Sleep(co, wait); err != nil {
+			return err
+		}
+		wait = min(2*wait, max(maxBackoff, u.s.cfg.backoff))
+	}
+}
+
+// once runs the command until it has ended, or stops it when the task is
+// cancelled.
+func (u *unit) once(co *loop.Coro) (code int, err error) {
+	r := newRelay(co.Loop(), u)
+	group := 0 // of its own, so that the terminal's signals reach only us
+	t, _, err := transport.SubprocessShell(co, func() transport.SubprocessProtocol { return r }, "exec "+u.command,
+		&transport.SubprocessOptions{Stdin: transport.DevNull, ProcessGroup: &group})
+	if err != nil {
+		return 0, err
+	}
+	u.process = t
+	u.logf("process %d runs", t.PID())
+	code, err = t.Wait(co)
+	if errors.Is(err, loop.ErrCancelled) {
+		code, err = u.stop(co)
+	}
+	u.process = nil
+	if err != nil {
+		return 0, err
+	}
+	u.logf("process %d ended with %d", t.PID(), code)
+	return code, r.finish(co, t)
+}
+
+// stop ends the command, and kills it if that takes too long or we are asked to
+// stop once more.
+func (u *unit) stop(co *loop.Coro) (code int, err error) {
+	t := u.process
+	if err := t.Terminate(); err != nil {
+		u.logf("%v", err)
+	}
+	if u.s.stops == 1 { // two requests at once are one cancellation
+		handled(co)
+		err = loop.Timeout(co, u.s.cfg.grace, func() (err error) {
+			code, err = t.Wait(co)
+			return err
+		})
+		if !errors.Is(err, loop.ErrTimeout) && !errors.Is(err, loop.ErrCancelled) {
+			return code, err
+		}
+	}
+	handled(co)
+	u.logf("process %d does not stop, killing it", t.PID())
+	if err := t.Kill(); err != nil {
+		u.logf("%v", err)
+	}
+	return t.Wait(co)
+}
+
+// handled withdraws the requests to cancel the task, which goes on in spite of
+// them.
+func handled(co *loop.Coro) {
+	for co.Task().Cancelling() > 0 {
+		co.Task().Uncancel()
+	}
+}
