@@ -69,6 +69,8 @@ func newDatagram(l *loop.Loop, fd, family int, remote Addr, p DatagramProtocol) 
 	}
 	t.SetProtocol(p)
 	openSetOf(l)[t] = struct{}{}
+	// It fails only for a descriptor that the caller is watching.
+	_ = l.ClaimFD(fd, t)
 	return t
 }
 
@@ -319,7 +321,8 @@ func (t *datagram) lose(err error) {
 	if t.ended {
 		return
 	}
-	t.closing, t.ended = true, true
+	t.stop()
+	t.ended = true
 	t.soon(func() { t.lost(err) })
 }
 
@@ -363,12 +366,17 @@ func (t *datagram) orphaned() {
 
 // Close loses the connection when everything is sent.
 func (t *datagram) Close() {
-	if t.closing {
-		return
-	}
-	t.closing = true
+	t.stop()
 	if t.queue.first == nil {
 		t.lose(nil)
+	}
+}
+
+// stop begins the end: nothing more is received or queued.
+func (t *datagram) stop() {
+	if !t.closing {
+		t.closing = true
+		t.loop.ReleaseFD(int(t.fd))
 	}
 }
 

@@ -797,6 +797,18 @@ func TestTheProtocolOfAnEndpointCanBeReplaced(t *testing.T) {
 	})
 }
 
+func TestTheDescriptorOfAnOpenEndpointCannotBeWatched(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		v, _ := p.t.ExtraInfo(ExtraSocket)
+		fd := v.(*TransportSocket).Fd()
+		if err := co.Loop().AddReader(fd, func() {}); !errors.Is(err, loop.ErrTransportFD) {
+			t.Errorf("AddReader: %v", err)
+		}
+		finish(t, co, p)
+	})
+}
+
 func TestCloseInConnectionMadeIsLegal(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &datagramDiary{}

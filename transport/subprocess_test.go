@@ -8,8 +8,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/uring"
 )
 
 // processDiary is the protocol of a child process.
@@ -840,6 +843,58 @@ func TestClosingTheLoopWhileAChildIsBeingStartedLeavesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSubprocessesWorkOnSeveralLoopsInThreadsOfTheirOwn(t *testing.T) {
+	for _, name := range []string{"io_uring", "epoll"} {
+		t.Run(name, func(t *testing.T) {
+			if name == "io_uring" {
+				if err := uring.Available(); err != nil {
+					t.Skipf("io_uring: %v", err)
+				}
+			}
+			var wg sync.WaitGroup
+			for i := range 4 {
+				l := ipcLoop(t, loop.WithBackend(name))
+				wg.Go(func() {
+					runtime.LockOSThread()
+					defer runtime.UnlockOSThread()
+					runTask(t, l, func(co *loop.Coro) error {
+						for n := range 5 {
+							p := &processDiary{}
+							start(t, co, p, SubprocessOptions{}, "exit", fmt.Sprint(10*i+n))
+							if code := p.finished(t, co); code != 10*i+n {
+								t.Errorf("return code %d, want %d", code, 10*i+n)
+							}
+						}
+						return nil
+					})
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestASignalToAChildDoesNotReachOurHandler(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		l, ours := co.Loop(), 0
+		if err := l.AddSignalHandler(syscall.SIGUSR1, func() { ours++ }); err != nil {
+			t.Fatal(err)
+		}
+		p := &processDiary{}
+		tr := start(t, co, p, SubprocessOptions{Stdin: DevNull, Stderr: Inherit}, "usr1")
+		p.untilOutput(t, co, 1, "ready")
+		if err := tr.SendSignal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		if code := p.finished(t, co); code != 0 || ours != 0 {
+			t.Errorf("return code %d, our handler was called %d times", code, ours)
+		}
+		if was, err := l.RemoveSignalHandler(syscall.SIGUSR1); !was || err != nil {
+			t.Errorf("RemoveSignalHandler: %v, %v", was, err)
+		}
+	})
 }
 
 func TestAnExitStatusThatSomebodyElseTookIs255AndWarnedAbout(t *testing.T) {

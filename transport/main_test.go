@@ -1,0 +1,9 @@
+package transport
+
+import (
+	"testing"
+
+	"github.com/seed-80cfe818/ringloop/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m, nil) }
