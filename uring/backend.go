@@ -27,6 +27,8 @@ type Backend struct {
 	copied []byte   // a piece of a file on its way to a blocking socket
 	lent   int32    // a provided buffer's number plus 1 while a receiver has it
 
+	starved []uint32 // slots of receives that wait for a buffer
+
 	// done holds the slots whose result is known without the kernel; those
 	// before doneHead are delivered.
 	done     []uint32
@@ -227,7 +229,9 @@ func (b *Backend) cancel(idx uint32) {
 		b.dequeue(&b.fds[s.op.FD], s.op)
 		b.later(idx, -int32(syscall.ECANCELED))
 	case backend.Armed:
-		b.prepCancel(idx)
+		if s.stage != stageStarved {
+			b.prepCancel(idx)
+		}
 	}
 }
 
@@ -239,6 +243,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	}
 	b.takeBack()
 	b.startCloses()
+	b.feed()
 	if b.doneHead > 0 {
 		b.done = b.done[:copy(b.done, b.done[b.doneHead:])]
 		b.doneHead = 0

@@ -115,10 +115,7 @@ func (b *Backend) failed(idx uint32, res int32) {
 		b.rearm(idx)
 		return
 	case errno == syscall.ENOBUFS && op.Code == backend.OpRecv && op.Buf == nil:
-		// Every buffer is with a completion not yet dispatched. They are back
-		// when the new entry reaches the kernel, in the next Wait.
-		b.bufs.grow(2 * b.bufs.given)
-		b.rearm(idx)
+		b.starve(idx)
 		return
 	case errno == syscall.EAGAIN && (op.Input() || op.Output() && op.Code != backend.OpConnect ||
 		op.Code == backend.OpRead || op.Code == backend.OpWrite || op.Code == backend.OpWaitID):
@@ -130,6 +127,29 @@ func (b *Backend) failed(idx uint32, res int32) {
 		return
 	}
 	b.finish(idx, failure(errno))
+}
+
+// starve keeps a recv that found no buffer until the next Wait. Every buffer
+// is with a completion not yet dispatched; they are back by then. More are
+// given if there are more.
+func (b *Backend) starve(idx uint32) {
+	b.bufs.grow(2 * b.bufs.given)
+	b.slots.tab[idx].stage = stageStarved
+	b.starved = append(b.starved, idx)
+}
+
+// feed arms the starved receives again, first those that got nothing at all,
+// so that a busy connection cannot take every buffer for ever.
+func (b *Backend) feed() {
+	for _, fed := range [...]bool{false, true} {
+		for _, idx := range b.starved {
+			if s := &b.slots.tab[idx]; s.stage == stageStarved && s.fed == fed {
+				s.fed = false
+				b.rearm(idx)
+			}
+		}
+	}
+	b.starved = b.starved[:0]
 }
 
 // succeeded acts on a result.
@@ -182,6 +202,7 @@ func (b *Backend) recvProvided(idx uint32, n int, flags uint32) {
 	r := backend.Result{N: n}
 	if flags&cqeBuffer != 0 {
 		b.lent = int32(flags>>cqeBufferShift) + 1
+		b.slots.tab[idx].fed = true
 		r.Data = b.bufs.data(uint16(flags>>cqeBufferShift), n)
 	}
 	if op.Flags&backend.Multishot != 0 && n > 0 {

@@ -20,10 +20,11 @@ const genMask = 1<<24 - 1
 type stage uint8
 
 const (
-	stageOp    stage = iota // the operation itself
-	stagePoll               // waiting until the descriptor is ready for it
-	stageEdge               // the same, told of new readiness only
-	stageFound              // ready, waiting for the end of stageEdge
+	stageOp      stage = iota // the operation itself
+	stagePoll                 // waiting until the descriptor is ready for it
+	stageEdge                 // the same, told of new readiness only
+	stageFound                // ready, waiting for the end of stageEdge
+	stageStarved              // a recv that waits for a provided buffer
 )
 
 // slot holds everything about an operation in flight that is not in its Op.
@@ -40,6 +41,7 @@ type slot struct {
 	stage      stage
 	onFD       bool // is in the descriptor's lists
 	cancelled  bool // was asked to end, by Cancel or by OpClose
+	fed        bool // got a provided buffer since it was armed
 }
 
 // slots is the table of operations. Number 0 is never used.
