@@ -29,6 +29,12 @@
 // the stream position). The two directions are independent of each other.
 // Polls, positioned reads and writes, shutdown and waitid wait for nobody.
 //
+// # Descriptors
+//
+// A descriptor may be in non-blocking mode or not: only Wait blocks the thread.
+// Non-blocking ones are cheaper. Between its operations the owner of a
+// descriptor may close it with close(2) as well as with OpClose.
+//
 // # Cancellation
 //
 // Cancel asks; the operation's own completion answers. The answer may be

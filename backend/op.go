@@ -67,10 +67,10 @@ const (
 	// (edge-triggered).
 	OpPoll
 	// OpSendfile sends up to Len bytes of the file FD2 from its offset Off to
-	// the non-blocking socket FD (sendfile(2)). It completes as soon as some
-	// bytes were sent, with 0 if Off is at or past the end of the file. It does
-	// not use or move the position of FD2. It may raise SIGPIPE, which a Go
-	// program ignores unless it asked for it.
+	// the socket FD (sendfile(2)). It completes as soon as some bytes were sent,
+	// with 0 if Off is at or past the end of the file. It does not use or move
+	// the position of FD2. It may raise SIGPIPE, which a Go program ignores
+	// unless it asked for it.
 	OpSendfile
 	// OpShutdown shuts down FD (shutdown(2)); Arg is SHUT_RD, SHUT_WR or
 	// SHUT_RDWR.

@@ -21,6 +21,7 @@ func connectTests() []test {
 		{name: "a unix path without listener is ECONNREFUSED", fn: connectDeadPath},
 		{name: "a full unix backlog is EAGAIN or waits, and never hangs the backend", fn: connectUnixFull},
 		{name: "an unanswered connect waits until it is cancelled", fn: connectUnanswered},
+		{name: "an unanswered connect of a blocking socket does not block the thread", fn: connectBlocking},
 		{name: "an unanswered connect ends with the close of its descriptor", fn: connectUnansweredClose},
 		{name: "an address of the wrong family fails", fn: connectWrongFamily},
 		{name: "a datagram socket is connected at once", fn: connectDatagram},
@@ -166,6 +167,13 @@ func connectUnanswered(d *driver) {
 	d.pending(connect, send)
 	d.cancel(send)
 	d.wantErr(send, unix.ECANCELED)
+	d.pending(connect)
+	d.cancel(connect)
+	d.wantErr(connect, unix.ECANCELED)
+}
+
+func connectBlocking(d *driver) {
+	connect := d.submit(d.connect(d.setBlocking(d.socket(unix.AF_INET, unix.SOCK_STREAM)), d.unanswered()))
 	d.pending(connect)
 	d.cancel(connect)
 	d.wantErr(connect, unix.ECANCELED)

@@ -31,7 +31,7 @@ func writeTests() []test {
 	return slices.Concat(over("write", writable, []pairTest{
 		{"what is written arrives", writeArrives},
 		{"an empty write is 0", func(d *driver, a, _ int) { d.wantN(d.submit(d.write(a, nil)), 0) }},
-	}), over("write", only(writable, "pipe", "fifo", "socketpair", "tcp4"), []pairTest{
+	}), over("write", only(writable, "pipe", "fifo", "socketpair", "tcp4", "blocking pipe", "blocking socketpair"), []pairTest{
 		{"waits for room", writeWaits},
 		{"a closed reader is EPIPE for what waits and what comes", writeEPIPE},
 		{"queued writes keep their order", writeQueue},
@@ -39,7 +39,7 @@ func writeTests() []test {
 		{name: "a file is written at its offsets", fn: writeFile},
 		{name: "a file is written on from its position, in order", fn: writeFilePosition},
 		{name: "a large write and read of a file are exact", fn: writeFileLarge},
-		{name: "a small write to a blocking pipe does not wait", fn: writeBlockingPipe},
+		{name: "to a blocking pipe more than it holds does not block the thread", fn: writeBlockingPipe},
 		{name: "a read-only file is EBADF", fn: writeReadOnly},
 	}))
 }
@@ -257,11 +257,29 @@ func writeFileLarge(d *driver) {
 }
 
 func writeBlockingPipe(d *driver) {
+	const size = 1 << 20
 	r, w := d.pipe()
 	d.setBlocking(w)
-	d.wantN(d.submit(d.write(w, []byte("hello"))), 5)
-	if got := string(d.take(r, 5)); got != "hello" {
-		d.t.Errorf("got %q", got)
+	d.spawn("reading", func() error { return d.getPattern(r, size) })
+	for pos := int64(0); pos < size; {
+		o := d.submit(d.write(w, bytesOf(int(size-pos), pos)))
+		res := d.outcome(o)
+		if res.Errno != 0 || res.N == 0 {
+			d.t.Fatalf("after %d bytes: N %d, errno %v", pos, res.N, res.Errno)
+		}
+		pos += int64(res.N)
+	}
+	d.join()
+	o := d.submit(d.write(w, bytesOf(size, 0)))
+	d.settle()
+	rest := make([]byte, 64<<10)
+	d.until("the end of the write", func() bool {
+		unix.Read(r, rest) // there may be nothing at the moment
+		d.be.Wake()
+		return o.done
+	})
+	if res := d.outcome(o); res.Errno != 0 || res.N == 0 {
+		d.t.Errorf("N %d, errno %v", res.N, res.Errno)
 	}
 }
 

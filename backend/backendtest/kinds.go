@@ -64,6 +64,14 @@ var writable = []kind{
 	{"pty master", false, func(d *driver) (int, int) { return d.pty() }},
 	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
 	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
+	{"blocking pipe", false, func(d *driver) (int, int) {
+		r, w := d.pipe()
+		return d.setBlocking(w), r
+	}},
+	{"blocking socketpair", false, func(d *driver) (int, int) {
+		a, b := d.socketpair(unix.SOCK_STREAM)
+		return d.setBlocking(a), b
+	}},
 }
 
 // unixPair connects two sockets through a listener with a path.

@@ -8,7 +8,7 @@ import (
 )
 
 func sendfileTests() []test {
-	return slices.Concat(over("sendfile", only(streams, "tcp4", "tcp6", "unix", "socketpair"), []pairTest{
+	return slices.Concat(over("sendfile", only(streams, "tcp4", "tcp6", "unix", "blocking tcp4", "blocking socketpair"), []pairTest{
 		{"a range of the file arrives", sendfileRange},
 		{"the end of the file is 0", sendfileEnd},
 		{"a large file arrives through a slow reader", sendfileLarge},
@@ -19,7 +19,7 @@ func sendfileTests() []test {
 		{name: "a reset peer ends it", fn: sendfileReset},
 		{name: "what cannot be sent from fails", fn: sendfileWrongSource},
 		{name: "a file that shrank ends early", fn: sendfileShrunk},
-	}), over("sendfile", only(streams, "tcp4", "unix"), []pairTest{
+	}), over("sendfile", fillable, []pairTest{
 		{"a closed peer ends it", sendfileClosed},
 		{"it is cancelled while it waits, and nothing is lost", sendfileCancel},
 	}))
