@@ -1,0 +1,46 @@
+// Command ringloop-tasks is an echo server with a task per connection.
+package main
+
+import (
+	"log"
+	"os"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+)
+
+func main() {
+	log.Fatal(loop.Run(func(co *loop.Coro) error {
+		ln, err := sockapi.Listen("tcp", "127.0.0.1:"+os.Args[1], &sockapi.ListenOptions{Backlog: 4096, ReusePort: true})
+		if err != nil {
+			return err
+		}
+		for {
+			s, _, err := sockapi.Accept(co, ln)
+			if err != nil {
+				return err
+			}
+			co.Loop().Go(func(co *loop.Coro) error {
+				echo(co, s)
+				return s.Close()
+			})
+		}
+	}, loop.WithBackend(os.Args[2])))
+}
+
+// echo sends back what comes until the connection ends.
+func echo(co *loop.Coro, s *sockapi.Socket) {
+	if err := s.SetNoDelay(true); err != nil {
+		return
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := sockapi.RecvInto(co, s, buf)
+		if err != nil {
+			return
+		}
+		if err := sockapi.SendAll(co, s, buf[:n]); err != nil {
+			return
+		}
+	}
+}
