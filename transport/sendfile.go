@@ -276,11 +276,13 @@ func (f *fileSending) fallback(co *loop.Coro) error {
 // read reads the next block in the default executor, 0 bytes at the end.
 func (f *fileSending) read(co *loop.Coro, p []byte) (int, error) {
 	off := f.offset + f.sent
-	n, err := loop.RunInExecutor(co.Loop(), nil, func() (int, error) { return f.file.ReadAt(p, off) }).Await(co)
-	if err == io.EOF {
-		err = nil
-	}
-	return n, err
+	return loop.RunInExecutor(co.Loop(), nil, func() (int, error) {
+		n, err := f.file.ReadAt(p, off)
+		if err == io.EOF {
+			err = nil
+		}
+		return n, err
+	}).Await(co)
 }
 
 // fileProtocol stands in for the application's protocol while a file is
