@@ -231,9 +231,11 @@ func (s *Socket) readBlock(co *loop.Coro, src *source, p []byte, off int64, firs
 			return src.file.Read(p)
 		}
 	}
-	n, err := loop.RunInExecutor(co.Loop(), nil, read).Await(co)
-	if err == io.EOF {
-		err = nil
-	}
-	return n, err
+	return loop.RunInExecutor(co.Loop(), nil, func() (int, error) {
+		n, err := read()
+		if err == io.EOF {
+			err = nil // the last bytes may come with it
+		}
+		return n, err
+	}).Await(co)
 }
