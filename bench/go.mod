@@ -9,10 +9,13 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
+require github.com/iceber/iouring-go v0.0.0-20230403020409-002cfd2e2a90 // indirect
+
 require (
 	github.com/bytedance/gopkg v0.1.1 // indirect
 	github.com/cloudwego/gopkg v0.1.4 // indirect
 	github.com/panjf2000/ants/v2 v2.11.3 // indirect
+	github.com/seed-80cfe818/ringloop v0.0.0
 	github.com/valyala/bytebufferpool v1.0.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.27.0 // indirect
