@@ -100,7 +100,8 @@ func (c container) runSuite(t *testing.T, s Suite, refusal Refusal) {
 	limit := 3 * s.Limit
 	c.lockMemory = true
 	start := time.Now()
-	out, exit := c.run(t, "/"+s.Package, limit+time.Minute,
+	// The shell becomes process 1, which inherits the orphans that tests leave.
+	out, exit := c.run(t, "/"+s.Package, limit+time.Minute, "/bin/sh", "-c", `"$@"; exit $?`, "sh",
 		s.Binary(), "-test.v=test2json", "-test.short", "-test.timeout="+limit.String())
 	t.Logf("took %v", time.Since(start).Round(time.Millisecond))
 	check(t, out, exit, refusal)

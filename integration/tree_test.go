@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -60,25 +61,50 @@ func copyPackage(t *testing.T, pkg, root string) {
 }
 
 // installShell gives the tests of child processes a shell and the usual small
-// programs, all of them one static binary.
+// programs.
 func installShell(t *testing.T, root string) {
 	t.Helper()
 	const busybox = "/bin/busybox"
-	b, err := os.ReadFile(busybox)
-	if err != nil {
-		t.Fatalf("%v: Debian's package busybox-static has it", err)
-	}
-	writeFile(t, filepath.Join(root, busybox), b)
-	if err := os.Chmod(filepath.Join(root, busybox), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	copyProgram(t, busybox, root)
 	applets, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
-		t.Fatalf("%s --list: %v", busybox, err)
+		t.Fatalf("%s --list: %v; it is in Debian's package busybox-static", busybox, err)
 	}
 	for _, name := range strings.Fields(string(applets)) {
-		err := os.Symlink(busybox, filepath.Join(root, "bin", name))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		link(t, busybox, filepath.Join(root, "bin", name))
+	}
+	// Busybox goes by the name it is called by. A shell may have any.
+	copyProgram(t, "/bin/dash", root)
+	if err := os.Remove(filepath.Join(root, "bin/sh")); err != nil {
+		t.Fatal(err)
+	}
+	link(t, "/bin/dash", filepath.Join(root, "bin/sh"))
+}
+
+// link makes a symbolic link unless there is a file of that name.
+func link(t *testing.T, to, name string) {
+	t.Helper()
+	if err := os.Symlink(to, name); err != nil && !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+}
+
+// library finds the files in what ldd prints.
+var library = regexp.MustCompile(`/\S+`)
+
+// copyProgram copies a program of this machine and the libraries it needs.
+func copyProgram(t *testing.T, program, root string) {
+	t.Helper()
+	// It ends with status 1 if the program is static.
+	libraries, _ := exec.Command("ldd", program).Output()
+	for _, name := range append(library.FindAllString(string(libraries), -1), program) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(root, name)
+		writeFile(t, to, b)
+		if err := os.Chmod(to, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
