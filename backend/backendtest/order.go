@@ -131,8 +131,7 @@ func orderEcho(d *driver, a, b int) {
 	d.spawn("writing", func() error { return d.putPattern(b, total) })
 	d.spawn("reading", func() error { return d.getPattern(b, total) })
 	var got, sent int64
-	var back func(p []byte)
-	back = func(p []byte) {
+	back := func(p []byte) {
 		o := d.whole(d.send(a, p))
 		o.on = func(r result) {
 			if r.Errno != 0 || r.N != len(p) {
