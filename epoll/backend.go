@@ -12,8 +12,9 @@ import (
 )
 
 // DefaultBufferSize is the size in bytes of the receive buffer if
-// Options.BufferSize is 0.
-const DefaultBufferSize = 64 << 10
+// Options.BufferSize is 0. Small messages only ever touch its beginning, so that
+// its size costs them nothing.
+const DefaultBufferSize = 256 << 10
 
 // Options configures a Backend. The zero value is a good choice.
 type Options struct {
@@ -55,6 +56,7 @@ type Backend struct {
 	events   []unix.EpollEvent
 	pwait2   bool
 	skipped  int
+	busy     bool // the last wait found several events
 	suspects []*entry
 	quiet    int // turns since the suspects were last looked at
 	unpolled []*entry

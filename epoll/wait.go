@@ -82,12 +82,21 @@ func (b *Backend) collect(timeout time.Duration) error {
 }
 
 // sleep waits for at most timeout, for ever if it is negative, and notes the
-// events. quiet says that the timeout passed and nothing happened.
+// events. When the last wait found several, the next are probably there already,
+// so that a call that does not involve the runtime is tried first. quiet says that the timeout passed and nothing happened.
 func (b *Backend) sleep(timeout time.Duration) (quiet bool, err error) {
 	if timeout != 0 && !b.wakeState.CompareAndSwap(awake, sleeping) {
 		timeout = 0
 	}
-	n, errno := b.epollWait(timeout)
+	var n int
+	var errno syscall.Errno
+	if timeout != 0 && b.busy {
+		n, errno = b.epollWait(0)
+	}
+	if n == 0 && errno == 0 {
+		n, errno = b.epollWait(timeout)
+	}
+	b.busy = n > 1
 	woke := b.wakeState.Load() != awake && b.wakeState.Swap(awake) == woken
 	if errno != 0 {
 		if errno == syscall.EINTR {
