@@ -189,7 +189,6 @@ func BenchmarkIdleConnection(b *testing.B) {
 				c.round(b)
 				b.ReportMetric(float64(heapInUse()-before)/n, "B/conn")
 				c.close()
-				c.close()
 				warm.close()
 				e.stop(b)
 			}
