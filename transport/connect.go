@@ -125,27 +125,6 @@ func (o *ConnectOptions) check(factory func() Protocol, host, port string) (*tls
 	return clientTLS(o.TLS, host, o.ServerHostname, o.AnyHostname, o.HandshakeTimeout, o.ShutdownTimeout)
 }
 
-// clientTLS checks the options of a client's TLS; nil means none.
-func clientTLS(config *tls.Config, host, serverHostname string, anyHostname bool, handshake, shutdown time.Duration) (*tlsParams, error) {
-	p, err := makeTLSParams(config, handshake, shutdown)
-	if err != nil {
-		return nil, err
-	}
-	if p == nil {
-		if serverHostname != "" || anyHostname {
-			return nil, invalid("ServerHostname is only meaningful with TLS")
-		}
-		return nil, nil
-	}
-	if serverHostname == "" && !anyHostname {
-		if serverHostname = host; host == "" {
-			return nil, invalid("ServerHostname must be given when using TLS without a host")
-		}
-	}
-	p.serverSide, p.serverHostname, p.anyHostname = false, serverHostname, anyHostname
-	return p, nil
-}
-
 // dial resolves the names and connects.
 func (o *ConnectOptions) dial(co *loop.Coro, host, port string) (fd int, err error) {
 	hints := loop.AddrInfoHints{Family: o.Family, Type: unix.SOCK_STREAM, Proto: o.Proto, Flags: o.Flags}

@@ -1,0 +1,193 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// ErrHandshakeTimeout: the TLS handshake took longer than the handshake timeout.
+// It is syscall.ECONNABORTED to errors.Is.
+var ErrHandshakeTimeout = fmt.Errorf("SSL handshake is taking too long: %w", syscall.ECONNABORTED)
+
+// handshakeTimeout is an ErrHandshakeTimeout that says how long.
+type handshakeTimeout struct{ after time.Duration }
+
+func (e *handshakeTimeout) Error() string {
+	return "SSL handshake is taking longer than " + strconv.FormatFloat(e.after.Seconds(), 'g', -1, 64) +
+		" seconds: aborting the connection"
+}
+
+func (e *handshakeTimeout) Unwrap() error { return ErrHandshakeTimeout }
+
+// tlsShake is what a TLS connection needs only until the handshake is over.
+type tlsShake struct {
+	co        *loop.Coro // the task that shakes hands, while it is suspended
+	stop      error      // ends the handshake
+	connected waitList   // for the raw transport
+	settled   waitList   // for the end
+	running   bool
+	awaited   bool // by the task that makes the connection
+	alert     bool // it was ended by crypto/tls, which has told the peer
+}
+
+func newTLSShake() *tlsShake {
+	return &tlsShake{
+		connected: waitList{what: "a connection for TLS"},
+		settled:   waitList{what: "the end of a TLS handshake"},
+	}
+}
+
+// handshake shakes hands in the task of the caller.
+func (b *tlsBelow) handshake(co *loop.Coro) error {
+	s, h := b.s, b.s.shake
+	h.awaited = true
+	for s.state == tlsNew {
+		if err := h.connected.wait(co); err != nil {
+			s.state, s.closing = tlsFailed, true
+			return err // and ConnectionMade aborts the raw transport
+		}
+	}
+	if s.state == tlsHandshake {
+		s.shakeHands(co)
+	}
+	for s.state == tlsSettled {
+		if err := h.settled.wait(co); err != nil {
+			if h.stop == nil {
+				h.stop = err
+			}
+			s.Abort()
+			break
+		}
+	}
+	return h.stop
+}
+
+// shakeOn lets the handshake go on with what has arrived, or with the end. The
+// task of a server's connection begins with its first bytes.
+func (s *tlsStream) shakeOn() {
+	h := s.shake
+	switch {
+	case h.co != nil:
+		h.co.Resume()
+	case !h.awaited && !h.running:
+		h.running = true
+		loop.CreateTask(s.loop, func(co *loop.Coro) (struct{}, error) {
+			s.shakeHands(co)
+			return struct{}{}, nil
+		}, &loop.TaskOptions{Name: "TLS handshake", Context: s.ctx, EagerStart: true})
+	}
+}
+
+// shakeHands runs the handshake, and queues finish. The callbacks of the
+// configuration may panic, which is then the task's panic.
+func (s *tlsStream) shakeHands(co *loop.Coro) {
+	h := s.shake
+	h.running = true
+	err := ErrClosing
+	defer func() {
+		if s.state == tlsHandshake {
+			s.settle(err)
+		}
+	}()
+	s.wire.co = co
+	herr := s.conn.HandshakeContext(context.Background())
+	s.wire.co = nil
+	s.flush()
+	if err = h.stop; err == nil && herr != nil {
+		err, h.alert = fmt.Errorf("TLS handshake with %v: %w", s.peerAddr(), herr), true
+	}
+}
+
+// interrupt ends the handshake with an error.
+func (s *tlsStream) interrupt(err error) {
+	h := s.shake
+	if h.stop == nil {
+		h.stop = err
+	}
+	switch {
+	case s.state != tlsHandshake:
+	case h.co != nil:
+		h.co.Resume()
+	case !h.awaited && !h.running:
+		s.settle(h.stop)
+	}
+}
+
+// settle notes how the handshake ended.
+func (s *tlsStream) settle(err error) {
+	s.state = tlsSettled
+	if s.shake.stop == nil {
+		s.shake.stop = err
+	}
+	s.soon(s.finish)
+}
+
+// finish tells the application how the handshake ended: it calls
+// ConnectionMade, lets the task go on that waits, and delivers what is there
+// already.
+func (s *tlsStream) finish() {
+	if s.state != tlsSettled {
+		return
+	}
+	h := s.shake
+	h.settled.wake()
+	if h.stop != nil {
+		s.failed(h)
+		return
+	}
+	s.shake = nil
+	s.timer.Cancel()
+	s.state, s.ready = tlsOpen, true
+	if !s.made {
+		s.made = true
+		s.callMade()
+	}
+	s.tellFlow()
+	s.pump()
+	s.keep()
+	s.limitReading()
+}
+
+// failed closes the raw transport after a handshake without success. If an
+// alert is on its way, it is sent before.
+func (s *tlsStream) failed(h *tlsShake) {
+	s.state, s.closing = tlsFailed, true
+	if !errors.Is(h.stop, loop.ErrCancelled) {
+		s.err = h.stop
+	}
+	if !h.awaited && s.loop.Debug() {
+		s.loop.CallExceptionHandler(&loop.ExceptionContext{
+			Message: "Error on transport creation for incoming connection", Exception: h.stop, Transport: s, Protocol: s.proto,
+		})
+	}
+	switch {
+	case s.rawLost:
+		s.over(nil)
+	case h.alert:
+		s.raw.Close()
+	default:
+		s.raw.Abort()
+	}
+}
+
+// returned is deferred around every call of the protocol: it leaves the context
+// and deals with a panic.
+func (s *tlsStream) returned(before loop.Entered, message string, fatal bool) {
+	s.loop.LeaveContext(before)
+	r := recover()
+	if r == nil {
+		return
+	}
+	stack := debug.Stack()
+	if fatal {
+		s.broken(&loop.PanicError{Value: r, Stack: stack})
+	}
+	s.loop.HandlePanic(r, stack, &loop.ExceptionContext{Message: message, Transport: s, Protocol: s.proto})
+}
