@@ -16,7 +16,7 @@ import (
 const slowness = 10
 
 // TestKernels runs every suite on each kernel in RINGLOOP_KERNELS, a list of
-// vmlinuz files separated by colons.
+// vmlinuz files separated by colons. Machines that go at once are -parallel many.
 func TestKernels(t *testing.T) {
 	list := os.Getenv("RINGLOOP_KERNELS")
 	if list == "" {
@@ -26,11 +26,14 @@ func TestKernels(t *testing.T) {
 	goBuild(t, "build", "-o", filepath.Join(root, "init"), "./vminit")
 	for _, kernel := range strings.Split(list, ":") {
 		t.Run(filepath.Base(kernel), func(t *testing.T) {
+			t.Parallel()
 			t.Run("allowed", func(t *testing.T) {
+				t.Parallel()
 				bootSuites(t, root, kernel)
 			})
 			if hasDisabledSysctl(kernel) {
 				t.Run("disabled", func(t *testing.T) {
+					t.Parallel()
 					bootDisabled(t, root, kernel)
 				})
 			}

@@ -123,32 +123,40 @@ func readReport(r io.Reader) (map[string]*result, error) {
 	}
 }
 
-// packInitramfs packs root and the plan into an archive for the kernel.
+// packInitramfs writes the archive that the kernel unpacks: the machine's files
+// and, as a second archive behind them, the plan.
 func packInitramfs(t *testing.T, root, work string, plan Plan) string {
 	t.Helper()
-	writeFile(t, filepath.Join(root, PlanFile), encode(t, plan))
-	var names strings.Builder
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		rel, _ := filepath.Rel(root, path)
-		names.WriteString(rel + "\n")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, filepath.Join(work, "plan", PlanFile), encode(t, plan))
 	name := filepath.Join(work, "initramfs")
 	archive, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer archive.Close()
+	pack(t, root, archive)
+	pack(t, filepath.Join(work, "plan"), archive)
+	return name
+}
+
+// pack writes everything in a folder to an archive.
+func pack(t *testing.T, dir string, archive *os.File) {
+	t.Helper()
+	var names strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(dir, path)
+		names.WriteString(rel + "\n")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0")
-	cmd.Dir = root
+	cmd.Dir = dir
 	cmd.Stdin = strings.NewReader(names.String())
 	cmd.Stdout = archive
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("cpio: %v", err)
 	}
-	return name
 }
