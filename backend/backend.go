@@ -28,8 +28,7 @@ type Backend interface {
 	// If it reports false, nothing has happened and op may be submitted. It does
 	// what can be done now: also a WaitAll send may report a part. Data of a
 	// recv without a buffer is borrowed until the next call of the backend. A
-	// backend that gains nothing by trying always reports false. A WaitAll send
-	// that could go on only after a wait reports the part that went out.
+	// backend that gains nothing by trying always reports false.
 	Try(op *Op) (Result, bool)
 
 	// Cancel asks for op to end soon. The operation's own terminal completion
