@@ -18,10 +18,11 @@ import (
 // The transport owns pipe from the call on, also when that fails, and closes it
 // after ConnectionLost. It reads from a duplicate, which it makes non-blocking;
 // since that is a property of the open file, pipe then is non-blocking too. A
-// terminal that is to be used for both directions needs a file for each: see
-// the example.
+// terminal that is to be used for both directions needs a file for each, as from
+// dup(2).
 //
-// EOFReceived and then ConnectionLost(nil) follow the end of the stream.
+// EOFReceived and then ConnectionLost(nil) follow the end of the stream. A FIFO
+// that nobody has opened for writing yet has not ended.
 // Errors of the kernel are reported to the exception handler and end the
 // connection; of them EIO, which means that the other side of a
 // pseudo-terminal is closed, is not reported. A panic of DataReceived closes
@@ -34,7 +35,7 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 	if err != nil {
 		return nil, nil, err
 	}
-	t := newReadPipe(co.Loop(), fd.fd, pipe, p)
+	t := newReadPipe(co.Loop(), fd.fd, pipe, p, fd.kind == unix.S_IFIFO)
 	if err := announcePipe(co, &t.pipe, t.start); err != nil {
 		t.Close()
 		return nil, nil, err
@@ -46,7 +47,7 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 // pseudo-terminal or another character device (loop.connect_write_pipe). The
 // rules for pipe are those of ConnectReadPipe.
 //
-// When nobody can read from a FIFO, pipe or socket any more, the connection is
+// When nobody can read from a FIFO, pipe or Unix socket any more, the connection is
 // lost at once: with nil if everything was written, else with EPIPE.
 func ConnectWritePipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Transport, Protocol, error) {
 	p, fd, err := adoptPipe("connect write pipe", factory, pipe)

@@ -19,6 +19,12 @@ import (
 // the task is cancelled meanwhile, the child is killed and reaped before
 // SubprocessExec returns.
 //
+// A protocol that is a FlowController is told when to write less to the child's
+// standard input. A panic of PipeDataReceived closes that pipe.
+//
+// The child inherits its standard streams and what opts passes on, and nothing
+// else that this package or the standard library has opened.
+//
 // The child is started on a goroutine of its own: fork and exec take about a
 // millisecond, during which the loop goes on. Wait on the transport waits for
 // the end of the process; ConnectionLost is called when its pipes have ended

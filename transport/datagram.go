@@ -91,6 +91,9 @@ func (t *datagram) SetProtocol(p DatagramProtocol) {
 	if p == nil {
 		panic("transport: SetProtocol(nil)")
 	}
+	if t.fd < 0 {
+		return
+	}
 	t.proto = p
 	t.flow, _ = p.(FlowController)
 }

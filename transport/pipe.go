@@ -41,6 +41,19 @@ func (p *pipe) IsClosing() bool { return p.closing }
 // Protocol returns the current protocol, nil when the connection is gone.
 func (p *pipe) Protocol() Protocol { return p.proto }
 
+// replace gives the pipe another protocol; it reports whether the pipe still
+// has one.
+func (p *pipe) replace(proto Protocol) bool {
+	if proto == nil {
+		panic("transport: SetProtocol(nil)")
+	}
+	if p.ended && p.proto == nil {
+		return false
+	}
+	p.proto = proto
+	return true
+}
+
 // ExtraInfo knows "pipe", the *os.File given to ConnectReadPipe or
 // ConnectWritePipe.
 func (p *pipe) ExtraInfo(name string) (any, bool) {

@@ -408,11 +408,12 @@ func TestABufferedProtocolReceivesAPipeIntoItsOwnMemory(t *testing.T) {
 func TestAnEmptyBufferIsReportedAndClosesThePipe(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		all := reports(co)
-		r, _ := osPipe(t)
+		r, w := osPipe(t)
 		p := &bufferProtocol{empty: true}
 		if _, _, err := ConnectReadPipe(co, func() Protocol { return p }, r); err != nil {
 			t.Fatal(err)
 		}
+		writeString(t, w, "x")
 		if err := p.untilLost(t, co); !errors.Is(err, loop.ErrInvalidArgument) {
 			t.Errorf("lost with %v", err)
 		}
@@ -428,9 +429,9 @@ func TestTheMemoryOfABufferedProtocolIsItsOwnAgainWhenThePipeIsLost(t *testing.T
 		defer again(t, r).Close() // so that writing is no error
 		p := &bufferProtocol{buf: make([]byte, 8)}
 		tr := readPipeOf(t, co, p, r)
-		if err := loop.Sleep(co, 0); err != nil { // the read is in flight
-			t.Fatal(err)
-		}
+		writeString(t, w, "ahead")
+		until(t, co, "a read is in flight again", func() bool { return p.got.String() == "ahead" && tr.(*readPipe).read.InFlight() })
+		clear(p.buf)
 		tr.Close()
 		p.untilLost(t, co)
 		writeString(t, w, "leftover")
@@ -453,9 +454,12 @@ func TestTheNextReadOfAPipeGoesToTheProtocolThatReplacedTheFirst(t *testing.T) {
 				first, second = plain, buffered
 			}
 			tr := readPipeOf(t, co, first, r)
-			if err := loop.Sleep(co, 0); err != nil { // a read for the first is in flight
-				t.Fatal(err)
-			}
+			writeString(t, w, "1")
+			until(t, co, "a read for the first is in flight", func() bool {
+				return plain.data.Len()+buffered.got.Len() == 1 && tr.(*readPipe).read.InFlight()
+			})
+			plain.data.Reset()
+			buffered.got.Reset()
 			tr.SetProtocol(second)
 			writeString(t, w, "abc")
 			if !to {
@@ -554,6 +558,38 @@ func TestAReadPipeThatSomebodyElseEmptiedWaitsOn(t *testing.T) {
 		q.untilLost(t, co)
 		p.want(t, "made", "eof", "lost")
 		q.want(t, "made", "eof", "lost")
+	})
+}
+
+func TestAFIFOWithoutAWriterHasNotEnded(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		path := filepath.Join(t.TempDir(), "fifo")
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := &streamDiary{}
+		readPipeOf(t, co, p, must2(os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0))(t))
+		for range 5 {
+			if err := loop.Sleep(co, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.want(t, "made")
+		w := must2(os.OpenFile(path, os.O_WRONLY, 0))(t)
+		writeString(t, w, "at last")
+		p.untilData(t, co, "at last")
+		closeFile(t, w)
+		p.untilLost(t, co)
+		p.want(t, "made", "eof", "lost")
+		q := &streamDiary{}
+		tr := readPipeOf(t, co, q, must2(os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0))(t))
+		tr.Close()
+		q.untilLost(t, co)
+		q.want(t, "made", "lost")
+		tr.SetProtocol(q)
+		if tr.Protocol() != nil {
+			t.Error("a closed transport has a protocol again")
+		}
 	})
 }
 

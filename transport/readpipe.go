@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -22,24 +24,31 @@ type readPipe struct {
 	own    []byte         // the buffer for a DataReceiver
 	lentBy BufferReceiver // whose memory the last read went to, nil for own
 	read   backend.Op
+	first  backend.Op // polls for the first writer of a FIFO
 	kept   backend.Result
-	// started is set when reading may begin, after ConnectionMade; keeping when
-	// kept is to be delivered; late when ConnectionLost waits for the read.
-	started, paused, keeping, eof, late bool
-	lateErr                             error
+	// started is set when reading may begin, after ConnectionMade; polling until
+	// a FIFO has had a writer; keeping when kept is to be delivered; late when
+	// ConnectionLost waits for the read.
+	started, polling, paused, keeping, eof, late bool
+	lateErr                                      error
 }
 
-func newReadPipe(l *loop.Loop, fd int, file *os.File, p Protocol) *readPipe {
-	t := &readPipe{}
+// newReadPipe makes the transport of a descriptor. A FIFO that nobody may have
+// opened for writing yet looks as if it had ended: polling waits for a writer.
+func newReadPipe(l *loop.Loop, fd int, file *os.File, p Protocol, polling bool) *readPipe {
+	t := &readPipe{polling: polling}
 	t.init(l, t, fd, file)
 	t.read = backend.Op{Code: backend.OpRead, FD: t.fd, Off: -1, Receiver: t}
+	t.first = backend.Op{Code: backend.OpPoll, FD: t.fd, Arg: unix.POLLIN, Receiver: t}
 	t.SetProtocol(p)
 	return t
 }
 
 // SetProtocol gives the next event to p.
 func (t *readPipe) SetProtocol(p Protocol) {
-	t.proto = p
+	if !t.replace(p) {
+		return
+	}
 	t.buffer, _ = p.(BufferReceiver)
 	t.data, _ = p.(DataReceiver)
 }
@@ -52,14 +61,18 @@ func (t *readPipe) start() {
 
 // next submits a read if one is wanted and none is in flight.
 func (t *readPipe) next() {
-	if !t.IsReading() || !t.started || t.keeping || t.read.InFlight() {
+	if !t.IsReading() || !t.started || t.keeping || t.read.InFlight() || t.first.InFlight() {
 		return
 	}
-	if err := t.prepare(); err != nil {
-		t.end(err)
-		return
+	op := &t.first
+	if !t.polling {
+		if err := t.prepare(); err != nil {
+			t.end(err)
+			return
+		}
+		op = &t.read
 	}
-	if err := t.loop.Submit(&t.read); err != nil {
+	if err := t.loop.Submit(op); err != nil {
 		t.end(err)
 	}
 }
@@ -89,10 +102,14 @@ func (t *readPipe) getBuffer(sizehint int) (buf []byte, err error) {
 	return buf, err
 }
 
-// Complete is called when the read has ended; it implements backend.Receiver.
-func (t *readPipe) Complete(_ *backend.Op, r backend.Result) {
+// Complete is called when the read has ended, or the poll before it; it
+// implements backend.Receiver.
+func (t *readPipe) Complete(op *backend.Op, r backend.Result) {
 	switch {
 	case t.loop.IsClosed():
+	case op == &t.first:
+		t.polling = false
+		t.next()
 	case t.late:
 		t.late = false
 		t.pipe.lose(t.lateErr)

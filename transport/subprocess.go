@@ -38,7 +38,7 @@ func connectSubprocess(l *loop.Loop, pid, pidfd int, stdio *childStdio, p Subpro
 		if fd == 0 {
 			t.pipes[fd] = newWritePipe(l, end, nil, &childInput{pp}, true)
 		} else {
-			t.pipes[fd] = newReadPipe(l, end, nil, &childOutput{pp})
+			t.pipes[fd] = newReadPipe(l, end, nil, &childOutput{pp}, false)
 		}
 	}
 	return t
@@ -158,6 +158,12 @@ func (t *subprocess) ExtraInfo(name string) (any, bool) {
 
 // SetProtocol gives the next event to p.
 func (t *subprocess) SetProtocol(p SubprocessProtocol) {
+	if p == nil {
+		panic("transport: SetProtocol(nil)")
+	}
+	if t.finished && t.proto == nil {
+		return
+	}
 	t.proto = p
 	t.flow, _ = p.(FlowController)
 }

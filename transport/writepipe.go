@@ -46,8 +46,9 @@ func newWritePipe(l *loop.Loop, fd int, file *os.File, p Protocol, watches bool)
 
 // SetProtocol gives the next event to p.
 func (t *writePipe) SetProtocol(p Protocol) {
-	t.proto = p
-	t.flow, _ = p.(FlowController)
+	if t.replace(p) {
+		t.flow, _ = p.(FlowController)
+	}
 }
 
 // start begins to watch for the end of the reader, after ConnectionMade.
