@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -520,7 +521,7 @@ func TestPanicOfAReceiverLosesNothing(t *testing.T) {
 }
 
 func TestWakeRacingCloseWritesToNobody(t *testing.T) {
-	for range 200 {
+	for range 50 {
 		b, err := New(nil)
 		if err != nil {
 			t.Fatal(err)
@@ -561,5 +562,11 @@ func TestWakeIsConsumedByOneWait(t *testing.T) {
 	}
 	if s := f.wakeState.Load(); s != awake {
 		t.Errorf("state %d after the wake was consumed", s)
+	}
+}
+
+func TestEntryOfAConnectionIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(entry{}); size > 40 {
+		t.Errorf("an entry has %d bytes; every connection has one", size)
 	}
 }
