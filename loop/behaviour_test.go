@@ -1,0 +1,366 @@
+package loop
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/epoll"
+	"github.com/seed-80cfe818/ringloop/uring"
+)
+
+// countingBackend counts how often the loop asks the kernel, and notes for how
+// long it would wait.
+type countingBackend struct {
+	backend.Backend
+	timeouts []time.Duration
+}
+
+func (b *countingBackend) Wait(timeout time.Duration) error {
+	b.timeouts = append(b.timeouts, timeout)
+	return b.Backend.Wait(timeout)
+}
+
+// newCountingLoop returns a loop on a backend that counts.
+func newCountingLoop(t *testing.T, name string) (*Loop, *countingBackend) {
+	t.Helper()
+	counting := &countingBackend{}
+	l, err := NewEventLoop(WithBackendFactory(func() (b backend.Backend, err error) {
+		if name == "epoll" {
+			counting.Backend, err = epoll.New(nil)
+		} else {
+			counting.Backend, err = uring.New(nil)
+		}
+		return counting, err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return l, counting
+}
+
+// allocated is something whose end can be seen.
+type allocated struct{ _ [64]byte }
+
+func (*allocated) String() string { return "thing" }
+
+// watchEnd returns a thing and a channel that is closed when nobody refers to it.
+func watchEnd() (*allocated, <-chan struct{}) {
+	thing, gone := &allocated{}, make(chan struct{})
+	runtime.AddCleanup(thing, func(gone chan struct{}) { close(gone) }, gone)
+	return thing, gone
+}
+
+// wantGone collects garbage until the thing is gone.
+func wantGone(t *testing.T, what string, gone <-chan struct{}) {
+	t.Helper()
+	for start := time.Now(); time.Since(start) < 20*time.Second; {
+		runtime.GC()
+		select {
+		case <-gone:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+	t.Errorf("the loop still refers to %s", what)
+}
+
+func TestALoopRunsOnABackendOfYourOwn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, other *Loop) {
+		l, counting := newCountingLoop(t, other.be.Name())
+		if l.Backend() != backend.Backend(counting) {
+			t.Fatalf("the backend is %v", l.Backend())
+		}
+		runMain(t, l, func(co *Coro) error { return Sleep(co, time.Millisecond) })
+		if len(counting.timeouts) == 0 {
+			t.Error("the backend was never asked")
+		}
+		refused := errors.New("refused")
+		_, err := NewEventLoop(WithBackendFactory(func() (backend.Backend, error) { return nil, refused }))
+		wantErr(t, "NewEventLoop", err, refused)
+	})
+}
+
+func TestStopBeforeRunPollsOnceWithoutWaiting(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, other *Loop) {
+		l, counting := newCountingLoop(t, other.be.Name())
+		runOnce(t, l) // what a first run sets up is not counted
+		mustCall[TimerHandle](t)(l.CallLater(time.Hour, func() { t.Error("called") }))
+		counting.timeouts = nil
+		turns := countTurns(l)
+		runOnce(t, l)
+		// The second hands over what the turn has submitted.
+		if n := turns(); n != 1 || !slices.Equal(counting.timeouts, []time.Duration{0, 0}) {
+			t.Errorf("%d turns, waited for %v, want 1 turn that waits for 0", n, counting.timeouts)
+		}
+	})
+}
+
+func TestThePollWaitsForTheEarliestTimerThatIsNotCancelled(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, other *Loop) {
+		l, counting := newCountingLoop(t, other.be.Name())
+		runOnce(t, l)
+		mustCall[TimerHandle](t)(l.CallLater(time.Millisecond, func() { t.Error("called") })).Cancel()
+		due := mustCall[TimerHandle](t)(l.CallLater(50*time.Millisecond, l.Stop))
+		counting.timeouts = nil
+		before := l.Time()
+		if err := l.RunForever(); err != nil {
+			t.Fatal(err)
+		}
+		if len(counting.timeouts) == 0 || counting.timeouts[0] > due.When()-before {
+			t.Errorf("waited for %v, want %v at most", counting.timeouts, due.When()-before)
+		}
+	})
+}
+
+func TestATaskInterruptedByStopCanBeCancelledInALaterRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		task := l.Go(func(co *Coro) error { return Sleep(co, time.Hour) })
+		soon(t, l, l.Stop)
+		_, err := RunUntilComplete(l, task)
+		wantErr(t, "the stopped run", err, ErrStopped)
+		if !task.Cancel("enough") {
+			t.Error("the task cannot be cancelled")
+		}
+		_, err = RunUntilComplete(l, task)
+		wantErr(t, "the later run", err, ErrCancelled)
+	})
+}
+
+func TestACancelledTimerLetsGoOfItsCallbackAtOnce(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		thing, gone := watchEnd()
+		fn := func() { _ = thing.String() }
+		h := mustCall[TimerHandle](t)(l.CallLater(time.Hour, fn))
+		h.Cancel()
+		wantGone(t, "the callback of a cancelled timer", gone)
+		if !h.Cancelled() || h.When() < time.Hour {
+			t.Errorf("the handle says %v", h)
+		}
+	})
+}
+
+func TestWhatHasRunIsLetGo(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		ends := map[string]<-chan struct{}{}
+		add := func(what string, schedule func(fn func())) {
+			thing, gone := watchEnd()
+			schedule(func() { _ = thing.String() })
+			ends[what] = gone
+		}
+		add("a callback", func(fn func()) { soon(t, l, fn) })
+		add("a timer", func(fn func()) { mustCall[TimerHandle](t)(l.CallLater(0, fn)) })
+		add("a callback of another thread", func(fn func()) { mustCall[Handle](t)(l.CallSoonThreadsafe(fn)) })
+		add("a task", func(fn func()) { l.Go(func(co *Coro) error { fn(); return Sleep(co, 0) }) })
+		add("a callback of a future", func(fn func()) {
+			f := CreateFuture[int](l)
+			f.AddDoneCallback(func(AnyFuture) { fn() })
+			_ = f.SetResult(1)
+		})
+		ends["the result of a future"] = awaitedResult(l)
+		for range 4 {
+			runOnce(t, l)
+		}
+		for what, gone := range ends {
+			wantGone(t, what, gone)
+		}
+	})
+}
+
+// awaitedResult makes a task that awaits a future, and returns what tells the
+// end of the future's result.
+func awaitedResult(l *Loop) <-chan struct{} {
+	result, gone := watchEnd()
+	f := CreateFuture[*allocated](l)
+	l.Go(func(co *Coro) error { _, err := f.Await(co); return err })
+	_ = f.SetResult(result)
+	return gone
+}
+
+func TestASleepOfNothingSkipsExactlyOneTurn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			for _, d := range []time.Duration{0, -time.Hour} {
+				turns := countTurns(l)
+				if err := Sleep(co, d); err != nil {
+					return err
+				}
+				if n := turns(); n != 1 {
+					t.Errorf("Sleep(%v) took %d turns", d, n)
+				}
+			}
+			if n := len(l.timers.entries); n != 0 {
+				t.Errorf("%d timers were made", n)
+			}
+			return nil
+		})
+	})
+}
+
+func TestATaskRunsInTheContextItWasGiven(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[int]("v")
+		ctx := NewContext()
+		v.Set(ctx, 1)
+		task := CreateTask(l, func(co *Coro) (int, error) {
+			got, _ := v.Get(l.CurrentContext())
+			v.Set(l.CurrentContext(), 2)
+			if err := Sleep(co, 0); err != nil {
+				return 0, err
+			}
+			later, _ := v.Get(l.CurrentContext())
+			return 10*got + later, nil
+		}, &TaskOptions{Context: ctx})
+		if task.Context() != ctx {
+			t.Error("the task has another context")
+		}
+		got, err := RunUntilComplete(l, task)
+		if got != 12 || err != nil {
+			t.Errorf("the task saw %d, %v", got, err)
+		}
+		if got, _ := v.Get(ctx); got != 2 {
+			t.Errorf("the context given holds %d: it was copied", got)
+		}
+		own := l.Go(func(*Coro) error { v.Set(l.CurrentContext(), 3); return nil })
+		if _, err := RunUntilComplete(l, own); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := v.Get(own.Context()); got != 3 {
+			t.Errorf("the task's own context holds %d", got)
+		}
+	})
+}
+
+func TestADoneCallbackRunsInTheContextItWasGiven(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		ctx := NewContext()
+		f := CreateFuture[int](l)
+		called := false
+		f.AddDoneCallbackContext(ctx, func(AnyFuture) {
+			called = true
+			if l.CurrentContext() != ctx {
+				t.Error("called in another context")
+			}
+		})
+		_ = f.SetResult(1)
+		runOnce(t, l)
+		if !called {
+			t.Error("not called")
+		}
+	})
+}
+
+func TestRemovingADoneCallbackIsTooLateOnceTheFutureIsDone(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		f := CreateFuture[int](l)
+		var got []string
+		var second *DoneCallback
+		f.AddDoneCallback(func(AnyFuture) {
+			got = append(got, "first")
+			if n := f.RemoveDoneCallback(second); n != 0 {
+				t.Errorf("removed %d callbacks that are queued already", n)
+			}
+		})
+		second = f.AddDoneCallback(func(AnyFuture) { got = append(got, "second") })
+		_ = f.SetResult(1)
+		runOnce(t, l)
+		if !slices.Equal(got, []string{"first", "second"}) {
+			t.Errorf("called %q", got)
+		}
+	})
+}
+
+func TestATasksStackSaysWhereItWasMadeAndWhatItWaitsFor(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true)
+		f := CreateFuture[int](l)
+		task := CreateTask(l, func(co *Coro) (int, error) { return f.Await(co) }, &TaskOptions{Name: "waiter"})
+		runOnce(t, l)
+		s := task.Stack()
+		for _, want := range []string{`<Task pending name="waiter"`, "waits for <Future pending", "behaviour_test.go"} {
+			if !strings.Contains(s, want) {
+				t.Errorf("the stack lacks %q:\n%s", want, s)
+			}
+		}
+		_ = f.SetResult(1)
+		if _, err := RunUntilComplete(l, task); err != nil {
+			t.Fatal(err)
+		}
+		if s := task.Stack(); strings.Contains(s, "waits for") || !strings.Contains(s, "finished") {
+			t.Errorf("the stack of a task that is done:\n%s", s)
+		}
+	})
+}
+
+func TestAnEagerFactoryKeepsWhatItWraps(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		refused := errors.New("refused")
+		var seen []string
+		l.SetTaskFactory(CreateEagerTaskFactory(func(task AnyTask, o *TaskOptions) error {
+			seen = append(seen, o.Name)
+			if o.Name == "bad" {
+				return refused
+			}
+			return nil
+		}))
+		soon(t, l, func() {
+			good := CreateTask(l, func(*Coro) (int, error) { return 1, nil }, &TaskOptions{Name: "good"})
+			if !good.Done() {
+				t.Error("the task did not start eagerly")
+			}
+			bad := CreateTask(l, func(*Coro) (int, error) { t.Error("it ran"); return 1, nil }, &TaskOptions{Name: "bad"})
+			wantErr(t, "the task that was refused", bad.Exception(), refused)
+		})
+		runOnce(t, l)
+		if !slices.Equal(seen, []string{"good", "bad"}) {
+			t.Errorf("the factory saw %q", seen)
+		}
+	})
+}
+
+func TestDebugRefusesCallsFromATaskOfAnotherLoop(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		other := newTestLoop(t, l.be.Name())
+		l.SetDebug(true)
+		soon(t, l, func() {
+			done := make(chan error, 1)
+			go func() {
+				_, err := RunUntilComplete(other, other.Go(func(*Coro) error {
+					_, err := l.CallSoon(func() {})
+					return err
+				}))
+				done <- err
+			}()
+			wantErr(t, "CallSoon", <-done, ErrWrongThread)
+		})
+		runOnce(t, l)
+	})
+}
+
+func TestAReportSaysWhereTheCallbackWasScheduledInDebugMode(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		for _, debug := range []bool{false, true} {
+			*reports = nil
+			l.SetDebug(debug)
+			h := soon(t, l, func() { panic("boom") })
+			runOnce(t, l)
+			if len(*reports) != 1 || (*reports)[0].Handle != h {
+				t.Fatalf("reports: %v", *reports)
+			}
+			c := (*reports)[0]
+			if knows := strings.Contains(c.SourceTraceback, "behaviour_test.go"); knows != debug {
+				t.Errorf("debug %v: the report says %q", debug, c.SourceTraceback)
+			}
+		}
+	})
+}
