@@ -67,6 +67,9 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 	case t.IsClosing():
 		return 0, fmt.Errorf("sendfile: %w", ErrClosing)
 	}
+	if _, busy := t.Protocol().(*fileProtocol); busy {
+		return 0, fmt.Errorf("sendfile: %w", ErrSendfile)
+	}
 	s, native := t.(*stream)
 	if !native && !fallback {
 		return 0, fmt.Errorf("sendfile without the fallback: %w", ErrUnsupported)

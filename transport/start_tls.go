@@ -84,20 +84,22 @@ func mayStartTLS(t Transport) error {
 	switch t := t.(type) {
 	case *stream:
 		switch {
+		case t.IsClosing():
+			return ErrClosing
 		case t.flags&flagSendfile != 0:
 			return ErrSendfile
 		case t.flags&flagWriteEOF != 0:
 			return ErrWriteEOF
 		}
 	case *tlsStream:
-		if t.sendfile {
+		switch {
+		case t.IsClosing():
+			return ErrClosing
+		case t.sendfile:
 			return ErrSendfile
 		}
 	default:
 		return ErrUnsupported
-	}
-	if t.IsClosing() {
-		return ErrClosing
 	}
 	return nil
 }

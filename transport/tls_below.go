@@ -98,14 +98,14 @@ func (s *tlsStream) peerAddr() Addr {
 }
 
 // over calls ConnectionLost of the application, if it has had ConnectionMade,
-// and lets go of everything. It is no error if a peer that has ended the
-// connection does not take our close_notify.
+// and lets go of everything. When the kernel has taken all data before Close, it
+// is no error if the peer does not take our close_notify.
 func (s *tlsStream) over(err error) {
 	if s.state == tlsOver {
 		return
 	}
 	s.timer.Cancel()
-	if s.err == nil && !(s.eof && s.allSent) {
+	if s.err == nil && !s.allSent {
 		s.err = err
 	}
 	if s.made {
