@@ -303,20 +303,18 @@ func (b *stalled) Cancel(op *backend.Op) {
 
 // stalledLoop runs a test on each backend, where connecting never ends.
 func stalledLoop(t *testing.T, test func(t *testing.T, co *loop.Coro, b *stalled)) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			b := &stalled{}
-			l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
-				var err error
-				b.Backend, err = newBackend(name)
-				return b, err
-			}))
-			runTask(t, l, func(co *loop.Coro) error {
-				test(t, co, b)
-				return nil
-			})
+	eachBackend(t, func(t *testing.T, name string) {
+		b := &stalled{}
+		l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
+			var err error
+			b.Backend, err = newBackend(name)
+			return b, err
+		}))
+		runTask(t, l, func(co *loop.Coro) error {
+			test(t, co, b)
+			return nil
 		})
-	}
+	})
 }
 
 func TestCancellingOrTimingOutAConnectLeavesNothingOpen(t *testing.T) {

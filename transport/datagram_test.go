@@ -676,7 +676,7 @@ func TestUnixDatagramsArriveWithTheNameOfTheSender(t *testing.T) {
 		dir := t.TempDir()
 		for _, names := range [][2]string{
 			{filepath.Join(dir, "a"), filepath.Join(dir, "b")},
-			{"\x00ringloop-" + filepath.Base(dir) + t.Name() + "a", "\x00ringloop-" + filepath.Base(dir) + t.Name() + "b"},
+			{"\x00" + filepath.Join(dir, "a"), "\x00" + filepath.Join(dir, "b")},
 		} {
 			a := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(names[0])})
 			b := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(names[1])})
@@ -853,31 +853,29 @@ func TestCancellingTheCreationOfAnEndpointLeavesNothingOpen(t *testing.T) {
 }
 
 func TestClosingTheLoopClosesTheEndpointsThatAreLeft(t *testing.T) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			before := must2(leaktest.Take())(t)
-			l, err := loop.NewEventLoop(loop.WithBackend(name))
-			if err != nil {
-				t.Skipf("%s: %v", name, err)
-			}
-			var p *datagramDiary
-			runTask(t, l, func(co *loop.Coro) error {
-				p = endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
-				q, _, _ := stuffed(t, co, 5, "pad")
-				_ = q
-				return nil
-			})
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if leaks := before.Leaks(patience); len(leaks) != 0 {
-				t.Errorf("left behind: %q", leaks)
-			}
-			p.send(t, "nobody hears this", anyPort)
-			p.t.Close()
-			p.want(t, "made")
+	eachBackend(t, func(t *testing.T, name string) {
+		before := must2(leaktest.Take())(t)
+		l, err := loop.NewEventLoop(loop.WithBackend(name))
+		if err != nil {
+			t.Skipf("%s: %v", name, err)
+		}
+		var p *datagramDiary
+		runTask(t, l, func(co *loop.Coro) error {
+			p = endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+			q, _, _ := stuffed(t, co, 5, "pad")
+			_ = q
+			return nil
 		})
-	}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if leaks := before.Leaks(patience); len(leaks) != 0 {
+			t.Errorf("left behind: %q", leaks)
+		}
+		p.send(t, "nobody hears this", anyPort)
+		p.t.Close()
+		p.want(t, "made")
+	})
 }
 
 // bouncer sends every packet back until a number of them have come.

@@ -25,8 +25,9 @@ func inTask(t *testing.T, test func(t *testing.T, co *loop.Coro)) {
 	inLoggedTask(t, func(t *testing.T, co *loop.Coro, _ *logBuffer) { test(t, co) })
 }
 
-// inLoggedTask is inTask with what the loop has logged.
-func inLoggedTask(t *testing.T, test func(t *testing.T, co *loop.Coro, log *logBuffer)) {
+// eachBackend runs a test once for each backend. Where io_uring is refused its
+// test is skipped with the reason.
+func eachBackend(t *testing.T, test func(t *testing.T, name string)) {
 	t.Helper()
 	for _, name := range []string{"io_uring", "epoll"} {
 		t.Run(name, func(t *testing.T) {
@@ -35,14 +36,22 @@ func inLoggedTask(t *testing.T, test func(t *testing.T, co *loop.Coro, log *logB
 					t.Skipf("io_uring: %v", err)
 				}
 			}
-			log := &logBuffer{}
-			l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
-			runTask(t, l, func(co *loop.Coro) error {
-				test(t, co, log)
-				return nil
-			})
+			test(t, name)
 		})
 	}
+}
+
+// inLoggedTask is inTask with what the loop has logged.
+func inLoggedTask(t *testing.T, test func(t *testing.T, co *loop.Coro, log *logBuffer)) {
+	t.Helper()
+	eachBackend(t, func(t *testing.T, name string) {
+		log := &logBuffer{}
+		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		runTask(t, l, func(co *loop.Coro) error {
+			test(t, co, log)
+			return nil
+		})
+	})
 }
 
 // ipcLoop returns a loop whose reports fail the test, unless it asks for them

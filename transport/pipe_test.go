@@ -736,41 +736,39 @@ func TestCancellingTheConnectionOfAPipeClosesTheFile(t *testing.T) {
 }
 
 func TestClosingTheLoopClosesThePipesThatAreLeft(t *testing.T) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			before := must2(leaktest.Take())(t)
-			l, err := loop.NewEventLoop(loop.WithBackend(name))
-			if err != nil {
-				t.Skipf("%s: %v", name, err)
-			}
-			r, w, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			idle, other, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			in, out, paused := &streamDiary{}, &streamDiary{}, &streamDiary{}
-			paused.onMade = func() { _ = paused.t.PauseReading() }
-			runTask(t, l, func(co *loop.Coro) error {
-				readPipeOf(t, co, in, r)
-				writePipeOf(t, co, out, w)
-				return second(ConnectReadPipe(co, func() Protocol { return paused }, idle))
-			})
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			in.t.Close()
-			out.t.Close()
-			in.want(t, "made")
-			out.want(t, "made")
-			closeFile(t, other)
-			if leaks := before.Leaks(patience); len(leaks) != 0 {
-				t.Errorf("left behind: %q", leaks)
-			}
+	eachBackend(t, func(t *testing.T, name string) {
+		before := must2(leaktest.Take())(t)
+		l, err := loop.NewEventLoop(loop.WithBackend(name))
+		if err != nil {
+			t.Skipf("%s: %v", name, err)
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle, other, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, out, paused := &streamDiary{}, &streamDiary{}, &streamDiary{}
+		paused.onMade = func() { _ = paused.t.PauseReading() }
+		runTask(t, l, func(co *loop.Coro) error {
+			readPipeOf(t, co, in, r)
+			writePipeOf(t, co, out, w)
+			return second(ConnectReadPipe(co, func() Protocol { return paused }, idle))
 		})
-	}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		in.t.Close()
+		out.t.Close()
+		in.want(t, "made")
+		out.want(t, "made")
+		closeFile(t, other)
+		if leaks := before.Leaks(patience); len(leaks) != 0 {
+			t.Errorf("left behind: %q", leaks)
+		}
+	})
 }
 
 func TestAPipeAllocatesNothingPerMessage(t *testing.T) {

@@ -434,54 +434,50 @@ func TestAPortIsFreeAsSoonAsItsServerIsClosed(t *testing.T) {
 }
 
 func TestWithoutDescriptorsAcceptingIsReportedAndTriedAgain(t *testing.T) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			f := &failing{errno: syscall.EMFILE, times: 2}
-			l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
-				var err error
-				f.Backend, err = newBackend(name)
-				return f, err
-			}))
-			runTask(t, l, func(co *loop.Coro) error {
-				all := reports(co)
-				srv, port := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
-				if p := srv.listeners[0].pause; p != time.Second {
-					t.Errorf("the pause is %v", p)
-				}
-				srv.listeners[0].pause = time.Millisecond
-				check(t, srv.StartServing(co))
-				peer := dialLocal(t, co, port)
-				check(t, sockapi.SendAll(co, peer, []byte("x")))
-				receive(t, co, peer, 1)
-				if len(*all) != 2 || !errors.Is((*all)[0].Exception, syscall.EMFILE) || (*all)[0].Socket != srv.Sockets()[0] {
-					t.Errorf("reports are %v", *all)
-				}
-				over(t, co, srv)
-				return nil
-			})
+	eachBackend(t, func(t *testing.T, name string) {
+		f := &failing{errno: syscall.EMFILE, times: 2}
+		l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
+			var err error
+			f.Backend, err = newBackend(name)
+			return f, err
+		}))
+		runTask(t, l, func(co *loop.Coro) error {
+			all := reports(co)
+			srv, port := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
+			if p := srv.listeners[0].pause; p != time.Second {
+				t.Errorf("the pause is %v", p)
+			}
+			srv.listeners[0].pause = time.Millisecond
+			check(t, srv.StartServing(co))
+			peer := dialLocal(t, co, port)
+			check(t, sockapi.SendAll(co, peer, []byte("x")))
+			receive(t, co, peer, 1)
+			if len(*all) != 2 || !errors.Is((*all)[0].Exception, syscall.EMFILE) || (*all)[0].Socket != srv.Sockets()[0] {
+				t.Errorf("reports are %v", *all)
+			}
+			over(t, co, srv)
+			return nil
 		})
-	}
+	})
 }
 
 func TestAnAbortedConnectionDoesNotStopAccepting(t *testing.T) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			f := &failing{errno: syscall.ECONNABORTED, times: 1}
-			l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
-				var err error
-				f.Backend, err = newBackend(name)
-				return f, err
-			}))
-			runTask(t, l, func(co *loop.Coro) error {
-				srv, port := localServer(t, co, newEcho, nil)
-				peer := dialLocal(t, co, port)
-				check(t, sockapi.SendAll(co, peer, []byte("x")))
-				receive(t, co, peer, 1)
-				over(t, co, srv)
-				return nil
-			})
+	eachBackend(t, func(t *testing.T, name string) {
+		f := &failing{errno: syscall.ECONNABORTED, times: 1}
+		l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
+			var err error
+			f.Backend, err = newBackend(name)
+			return f, err
+		}))
+		runTask(t, l, func(co *loop.Coro) error {
+			srv, port := localServer(t, co, newEcho, nil)
+			peer := dialLocal(t, co, port)
+			check(t, sockapi.SendAll(co, peer, []byte("x")))
+			receive(t, co, peer, 1)
+			over(t, co, srv)
+			return nil
 		})
-	}
+	})
 }
 
 func TestAFactoryThatFailsCostsOneConnection(t *testing.T) {
@@ -556,20 +552,18 @@ func TestConnectionsOfAServerHaveContextsOfTheirOwn(t *testing.T) {
 }
 
 func TestClosingTheLoopClosesWhatWasLeftOpen(t *testing.T) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			l := ipcLoop(t, loop.WithBackend(name))
-			runTask(t, l, func(co *loop.Coro) error {
-				idle := &recorder{}
-				idle.onMade = func() { check(t, idle.t.PauseReading()) }
-				_, port := localServer(t, co, protocolOf(idle), nil)
-				p := &recorder{}
-				tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
-				check(t, err)
-				stuff(t, co, tr)
-				return nil
-			})
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		runTask(t, l, func(co *loop.Coro) error {
+			idle := &recorder{}
+			idle.onMade = func() { check(t, idle.t.PauseReading()) }
+			_, port := localServer(t, co, protocolOf(idle), nil)
+			p := &recorder{}
+			tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
+			check(t, err)
+			stuff(t, co, tr)
+			return nil
 		})
-	}
+	})
 	// TestMain finds what is left.
 }

@@ -299,32 +299,30 @@ func TestAPanicInConnectionMadeIsReportedAndTheConnectionGoesOn(t *testing.T) {
 }
 
 func TestALoopExitInDataReceivedEndsTheRun(t *testing.T) {
-	for _, name := range []string{"io_uring", "epoll"} {
-		t.Run(name, func(t *testing.T) {
-			l, err := loop.NewEventLoop(loop.WithBackend(name))
-			if err != nil {
-				t.Skip(err)
-			}
-			defer func() { check(t, l.Close()) }()
-			reason := errors.New("enough")
-			p := &recorder{}
-			p.onData = func([]byte) { panic(loop.LoopExit{Err: reason}) }
-			task := l.Go(func(co *loop.Coro) error {
-				_, peer := joined(t, co, p)
-				return sockapi.SendAll(co, peer, []byte("x"))
-			})
-			if err := l.RunForever(); err != reason {
-				t.Errorf("RunForever returned %v, want %v", err, reason)
-			}
-			if _, err := loop.RunUntilComplete(l, task); err != nil {
-				t.Error(err)
-			}
-			runTask(t, l, func(co *loop.Coro) error {
-				p.untilLost(t, co)
-				return nil
-			})
+	eachBackend(t, func(t *testing.T, name string) {
+		l, err := loop.NewEventLoop(loop.WithBackend(name))
+		if err != nil {
+			t.Skip(err)
+		}
+		defer func() { check(t, l.Close()) }()
+		reason := errors.New("enough")
+		p := &recorder{}
+		p.onData = func([]byte) { panic(loop.LoopExit{Err: reason}) }
+		task := l.Go(func(co *loop.Coro) error {
+			_, peer := joined(t, co, p)
+			return sockapi.SendAll(co, peer, []byte("x"))
 		})
-	}
+		if err := l.RunForever(); err != reason {
+			t.Errorf("RunForever returned %v, want %v", err, reason)
+		}
+		if _, err := loop.RunUntilComplete(l, task); err != nil {
+			t.Error(err)
+		}
+		runTask(t, l, func(co *loop.Coro) error {
+			p.untilLost(t, co)
+			return nil
+		})
+	})
 }
 
 func TestWhatTheKernelDoesNotTakeIsSentInOrderLater(t *testing.T) {
@@ -406,8 +404,8 @@ func TestAWriteErrorIsReportedByConnectionLostOnly(t *testing.T) {
 }
 
 func TestTheFifthWriteAfterTheLossIsWarnedAbout(t *testing.T) {
-	log := &logBuffer{}
-	for _, name := range []string{"io_uring", "epoll"} {
+	eachBackend(t, func(t *testing.T, name string) {
+		log := &logBuffer{}
 		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 		runTask(t, l, func(co *loop.Coro) error {
 			p := &recorder{}
@@ -428,7 +426,7 @@ func TestTheFifthWriteAfterTheLossIsWarnedAbout(t *testing.T) {
 			}
 			return nil
 		})
-	}
+	})
 }
 
 func TestCloseSendsWhatIsBufferedAndWriteAfterItIsDropped(t *testing.T) {
