@@ -1,0 +1,256 @@
+// Command echo sends back what it gets, over TCP, Unix sockets and UDP, with or
+// without TLS. It is the shortest complete server with the callback API.
+//
+//	echo -addr :7777
+//	echo -addr :7777 -loops 4
+//	echo -addr :7777 -tls -cert cert.pem -key key.pem
+//	echo -unix /run/echo.sock -udp :7777
+//
+// With -tls and no certificate it makes one for itself. SIGINT and SIGTERM end
+// it: clients have five seconds to take what is still to be sent.
+//
+//	main.go         flags, loops and signals
+//	echo.go         the protocols
+//	certificate.go  a certificate for -tls
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
+	"github.com/seed-80cfe818/ringloop/transport"
+)
+
+// grace is how long clients have to take what is still to be sent.
+const grace = 5 * time.Second
+
+// config is what the flags say.
+type config struct {
+	addr, unix, udp string
+	tls             *tls.Config
+	backend         string
+	loops           int
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is the program; it returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	cfg, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "echo:", err)
+		return 2
+	}
+	if err := serveAll(cfg, stdout); err != nil {
+		fmt.Fprintln(stderr, "echo:", err)
+		return 1
+	}
+	return 0
+}
+
+func parse(args []string, stderr io.Writer) (*config, error) {
+	cfg := &config{}
+	var withTLS bool
+	var cert, key string
+	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&cfg.addr, "addr", "", "serve TCP on this `host:port`")
+	fs.StringVar(&cfg.unix, "unix", "", "serve a Unix stream socket at this `path`; a leading @ means an abstract name")
+	fs.StringVar(&cfg.udp, "udp", "", "serve UDP on this `host:port`")
+	fs.BoolVar(&withTLS, "tls", false, "speak TLS on TCP and Unix sockets")
+	fs.StringVar(&cert, "cert", "", "the certificate's `file`, in PEM")
+	fs.StringVar(&key, "key", "", "the key's `file`, in PEM")
+	fs.StringVar(&cfg.backend, "backend", "auto", "auto, io_uring or epoll")
+	fs.IntVar(&cfg.loops, "loops", 1, "how many event loops share the TCP and UDP ports")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.addr == "" && cfg.unix == "" && cfg.udp == "":
+		return nil, errors.New("nothing to serve: give -addr, -unix or -udp")
+	case cfg.loops < 1:
+		return nil, fmt.Errorf("-loops %d: at least one is needed", cfg.loops)
+	}
+	if withTLS {
+		c, err := certificate(cert, key)
+		if err != nil {
+			return nil, err
+		}
+		cfg.tls = &tls.Config{Certificates: []tls.Certificate{c}}
+	}
+	return cfg, nil
+}
+
+// program is what the loops share.
+type program struct {
+	stopped chan struct{}
+	stop    func() // closes stopped, once
+	bound   chan *config
+	ended   chan error
+}
+
+// serveAll runs the loops until they have ended.
+func serveAll(cfg *config, stdout io.Writer) error {
+	p := &program{stopped: make(chan struct{}), bound: make(chan *config, 1), ended: make(chan error)}
+	p.stop = sync.OnceFunc(func() { close(p.stopped) })
+	go p.loop(cfg, stdout, true)
+	running := 1
+	var errs []error
+	for running > 0 {
+		select {
+		case others := <-p.bound:
+			for range cfg.loops - 1 {
+				go p.loop(others, io.Discard, false)
+				running++
+			}
+		case err := <-p.ended:
+			running--
+			errs = append(errs, err)
+			p.stop()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// loop runs one loop. The first one handles the signals, and binds the ports
+// that the others are to share.
+func (p *program) loop(cfg *config, out io.Writer, first bool) {
+	p.ended <- loop.Run(func(co *loop.Coro) error {
+		if first {
+			for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+				if err := co.Loop().AddSignalHandler(sig, p.stop); err != nil {
+					return err
+				}
+			}
+		}
+		var sv services
+		others, err := sv.listen(co, cfg, out)
+		if err == nil {
+			if first {
+				p.bound <- others
+			}
+			_, err = loop.RunInExecutor(co.Loop(), nil, func() (struct{}, error) {
+				<-p.stopped
+				return struct{}{}, nil
+			}).Await(co)
+		}
+		return errors.Join(err, sv.end(co))
+	}, loop.WithBackend(cfg.backend))
+}
+
+// services is what a loop serves.
+type services struct {
+	servers   []*transport.Server
+	datagrams []*datagram
+}
+
+// listen makes the servers. It returns what is left for other loops.
+func (sv *services) listen(co *loop.Coro, cfg *config, out io.Writer) (*config, error) {
+	others := &config{tls: cfg.tls, backend: cfg.backend}
+	if cfg.addr != "" {
+		host, port, err := net.SplitHostPort(cfg.addr)
+		if err != nil {
+			return nil, fmt.Errorf("-addr: %w", err)
+		}
+		srv, err := transport.CreateServer(co, newStream, []string{host}, port, &transport.ServerOptions{
+			TLS: cfg.tls, ReusePort: cfg.loops != 1,
+		})
+		if err != nil {
+			return nil, err
+		}
+		sv.servers = append(sv.servers, srv)
+		for _, s := range srv.Sockets() {
+			addr, _ := s.LocalAddr()
+			fmt.Fprintln(out, "tcp", addr)
+			others.addr = net.JoinHostPort(host, strconv.Itoa(int(addr.Port())))
+		}
+	}
+	if cfg.unix != "" {
+		path := cfg.unix
+		if path[0] == '@' {
+			path = "\x00" + path[1:]
+		}
+		srv, err := transport.CreateUnixServer(co, newStream, path, &transport.UnixServerOptions{TLS: cfg.tls})
+		if err != nil {
+			return nil, err
+		}
+		sv.servers = append(sv.servers, srv)
+		fmt.Fprintln(out, "unix", cfg.unix)
+	}
+	if cfg.udp != "" {
+		local, err := udpAddr(cfg.udp)
+		if err != nil {
+			return nil, fmt.Errorf("-udp: %w", err)
+		}
+		d := &datagram{lost: loop.CreateFuture[struct{}](co.Loop())}
+		t, _, err := transport.CreateDatagramEndpoint(co, func() transport.DatagramProtocol { return d }, &transport.DatagramOptions{LocalAddr: local, ReusePort: cfg.loops != 1})
+		if err != nil {
+			return nil, err
+		}
+		sv.datagrams = append(sv.datagrams, d)
+		name, _ := t.ExtraInfo(transport.ExtraSockName)
+		fmt.Fprintln(out, "udp", name)
+		others.udp = fmt.Sprint(name)
+	}
+	return others, nil
+}
+
+func udpAddr(s string) (transport.Addr, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return transport.Addr{}, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return transport.Addr{}, err
+	}
+	return sockapi.HostAddr(host, uint16(n)), nil
+}
+
+// end closes everything and waits for the clients, but not for ever.
+func (sv *services) end(co *loop.Coro) error {
+	for _, s := range sv.servers {
+		s.Close()
+		s.CloseClients()
+	}
+	for _, d := range sv.datagrams {
+		d.t.Abort() // packets may be lost anyway
+	}
+	err := loop.Timeout(co, grace, func() error { return sv.wait(co) })
+	if !errors.Is(err, loop.ErrTimeout) {
+		return err
+	}
+	for _, s := range sv.servers {
+		s.AbortClients()
+	}
+	return sv.wait(co)
+}
+
+// wait suspends the task until nothing is open any more.
+func (sv *services) wait(co *loop.Coro) error {
+	for _, s := range sv.servers {
+		if err := s.WaitClosed(co); err != nil {
+			return err
+		}
+	}
+	for _, d := range sv.datagrams {
+		if _, err := d.lost.Await(co); err != nil {
+			return err
+		}
+	}
+	return nil
+}
