@@ -364,3 +364,25 @@ func TestAReportSaysWhereTheCallbackWasScheduledInDebugMode(t *testing.T) {
 		}
 	})
 }
+
+func TestTheDefaultHandlerSaysWhereTheRunningCallbackWasScheduledInDebugMode(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		report := func() { l.CallExceptionHandler(&ExceptionContext{Message: "something"}) }
+		for _, debug := range []bool{false, true} {
+			log.Reset()
+			l.SetDebug(debug)
+			soon(t, l, report)
+			runOnce(t, l)
+			s := log.String()
+			if knows := strings.Contains(s, "handle_traceback") && strings.Contains(s, "behaviour_test.go"); knows != debug {
+				t.Errorf("debug %v: the log says %q", debug, s)
+			}
+		}
+		log.Reset()
+		report()
+		if strings.Contains(log.String(), "handle_traceback") {
+			t.Errorf("outside a callback the log says %q", log)
+		}
+	})
+}

@@ -108,7 +108,9 @@ func (o *origin) trace() string {
 
 // callTimed calls a callback and logs it if it was slow.
 func (l *Loop) callTimed(h Handle, fn func(), sc scope, dbg *origin) {
-	start := time.Now()
+	start, before := time.Now(), l.handling
+	l.handling = dbg
+	defer func() { l.handling = before }()
 	l.call(h, fn, sc, dbg)
 	l.logSlow(start, func() string {
 		if dbg != nil && dbg.timer != nil {

@@ -85,14 +85,19 @@ func try(fn func()) (r any) {
 	return nil
 }
 
-// DefaultExceptionHandler logs c at level ERROR (loop.default_exception_handler).
-// Custom handlers may call it.
+// DefaultExceptionHandler logs c at level ERROR (loop.default_exception_handler),
+// in debug mode with the place that scheduled the running callback if c has no
+// SourceTraceback. Custom handlers may call it.
 func (l *Loop) DefaultExceptionHandler(c *ExceptionContext) {
 	message := c.Message
 	if message == "" {
 		message = "Unhandled exception in event loop"
 	}
-	l.Logger().LogAttrs(context.Background(), slog.LevelError, message, c.attrs()...)
+	full := *c
+	if full.SourceTraceback == "" && full.HandleTraceback == "" {
+		full.HandleTraceback = l.handling.trace()
+	}
+	l.Logger().LogAttrs(context.Background(), slog.LevelError, message, full.attrs()...)
 }
 
 // attrs returns the fields that are set, sorted by their names.

@@ -11,6 +11,7 @@ type parts struct {
 	gens        asyncGens
 	closers     closers
 	attached    attachments
+	handling    *origin // of the callback that runs, in debug mode
 }
 
 // initParts prepares the parts of a new loop.
