@@ -25,6 +25,7 @@ func (l *Loop) Close() error {
 		return nil
 	}
 	l.mu.Unlock()
+	l.unclosed.Stop()
 	var err error
 	if l.requests == nil {
 		err = l.releaseAll()

@@ -24,10 +24,19 @@ func (co *Coro) Task() AnyTask { return co.t.self.(AnyTask) }
 // CancelledError.
 func (co *Coro) Context() context.Context {
 	t := co.t
-	if t.std == nil {
-		t.std, t.stdCancel = context.WithCancelCause(context.Background())
+	if t.std != nil {
+		return t.std
 	}
-	return t.std
+	std, cancel := context.WithCancelCause(context.Background())
+	if t.state != pending {
+		cancel(context.Canceled)
+		return std
+	}
+	if t.cancels > 0 {
+		cancel(co.CancelledError())
+	}
+	t.std, t.stdCancel = std, cancel
+	return std
 }
 
 // Canceller is what a suspended task waits for.

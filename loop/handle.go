@@ -156,9 +156,12 @@ func (cb *callback) run(l *Loop) {
 	if cb.shared == nil {
 		cb.gen++
 	}
-	cb.fn, cb.task, cb.ctx, cb.vars, cb.debug, cb.timer = nil, nil, nil, nil, nil, false
-	if cb.shared == nil && len(l.freeCallbacks) < maxFreeCallbacks {
-		l.freeCallbacks = append(l.freeCallbacks, cb)
+	cb.fn, cb.task, cb.ctx, cb.vars, cb.timer = nil, nil, nil, nil, false
+	if cb.shared == nil { // others may look at a shared one
+		cb.debug = nil
+		if len(l.freeCallbacks) < maxFreeCallbacks {
+			l.freeCallbacks = append(l.freeCallbacks, cb)
+		}
 	}
 	if t != nil {
 		t.step(l)

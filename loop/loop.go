@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type Loop struct {
 	requests chan func() // to the loop's goroutine, nil before the first run
 	answers  chan any
 	ended    chan struct{} // closed when the loop's goroutine has ended
+	unclosed runtime.Cleanup
 
 	parts
 }
@@ -93,7 +95,24 @@ func NewEventLoop(opts ...Option) (*Loop, error) {
 	}
 	l.debug.Store(debugFromEnv())
 	l.initParts()
+	l.unclosed = runtime.AddCleanup(l, func(s *shell) { s.dropped() }, &shell{l.be, l.Logger()})
 	return l, nil
+}
+
+// shell is what is left of a loop that nobody refers to any more. That is one
+// that was never run: one that was is referred to by its goroutine.
+type shell struct {
+	be     backend.Backend
+	logger *slog.Logger
+}
+
+// dropped releases what the loop held, for nobody has closed it. It runs on a
+// goroutine of the garbage collector's.
+func (s *shell) dropped() {
+	s.logger.Warn("unclosed event loop", "backend", s.be.Name())
+	if err := s.be.Close(); err != nil {
+		s.logger.Error("close of an unclosed event loop", "error", err)
+	}
 }
 
 // Backend returns the backend, for code that submits operations of its own; it
@@ -102,7 +121,15 @@ func (l *Loop) Backend() backend.Backend { return l.be }
 
 // Features reports what the loop's backend uses, and why not the rest. It may
 // be called from any goroutine.
-func (l *Loop) Features() backend.Features { return l.be.Features() }
+func (l *Loop) Features() backend.Features { return l.sharedBackend().Features() }
+
+// sharedBackend is the backend for other goroutines than the loop's: the first
+// run may replace it.
+func (l *Loop) sharedBackend() backend.Backend {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.be
+}
 
 // Time returns the loop's clock: the time since the loop was made, by a
 // monotonic clock (loop.time). It may be called from any goroutine.
@@ -127,7 +154,7 @@ func (l *Loop) Logger() *slog.Logger {
 
 // String describes the loop.
 func (l *Loop) String() string {
-	return fmt.Sprintf("<Loop %s running=%v closed=%v debug=%v>", l.be.Name(), l.IsRunning(), l.IsClosed(), l.Debug())
+	return fmt.Sprintf("<Loop %s running=%v closed=%v debug=%v>", l.sharedBackend().Name(), l.IsRunning(), l.IsClosed(), l.Debug())
 }
 
 // CallSoon queues fn for the next turn, first in, first out (loop.call_soon).

@@ -36,3 +36,23 @@ func (q *queue) grow() {
 	}
 	q.buf, q.head = buf, 0
 }
+
+// maxKept is for how many callbacks, and timers, an idle loop keeps room that it
+// does not use.
+const maxKept = 1 << 16
+
+// shrink lets go of the room that a burst has needed. Nothing is queued.
+func (l *Loop) shrink() {
+	if len(l.ready.buf) > maxKept {
+		l.ready = queue{}
+	}
+	if cap(l.due) > maxKept {
+		l.due = nil
+	}
+	if cap(l.turnEnders) > maxKept {
+		l.turnEnders = nil
+	}
+	if n := len(l.timers.entries); cap(l.timers.entries) > maxKept && n < cap(l.timers.entries)/4 {
+		l.timers.entries = append(make([]timerEntry, 0, 2*n), l.timers.entries...)
+	}
+}

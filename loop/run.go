@@ -20,6 +20,7 @@ func (l *Loop) RunForever() error {
 	if err := l.enter(); err != nil {
 		return fmt.Errorf("RunForever: %w", err)
 	}
+	defer l.leave()
 	return l.runEntered()
 }
 
@@ -45,8 +46,8 @@ func (l *Loop) leave() {
 	l.mu.Unlock()
 }
 
+// runEntered runs the loop, which the caller has entered and leaves.
 func (l *Loop) runEntered() (err error) {
-	defer l.leave()
 	l.onLoop(func() { err = l.run() })
 	return err
 }
@@ -74,6 +75,7 @@ func (l *Loop) runUntil(f AnyFuture) error {
 	if err := l.enter(); err != nil {
 		return err
 	}
+	defer l.leave() // last, for then another goroutine may run the loop
 	if t := f.asTask(); t != nil {
 		t.quiet = true // the caller knows that it is pending
 	}
@@ -105,24 +107,26 @@ func (l *Loop) run() error {
 		return err
 	}
 	l.onTurn = true
-	defer func() {
-		l.stopping, l.onTurn = false, false
-	}()
 	l.submitEarly()
 	for {
 		if err := l.turn(); err != nil {
 			return err
+		}
+		if l.exit == nil && l.stopping {
+			if err := l.flush(); err != nil || l.exit == nil {
+				return err
+			}
 		}
 		if l.exit != nil {
 			err := l.exit.Err
 			l.exit = nil
 			return err
 		}
-		if l.stopping {
-			return l.flush()
-		}
 	}
 }
+
+// ranOut notes that the run has ended.
+func (l *Loop) ranOut() { l.stopping, l.onTurn = false, false }
 
 // turn is one iteration: it waits for something to do and does what was there
 // to be done when it began.
@@ -130,7 +134,11 @@ func (l *Loop) turn() error {
 	l.turnCount++
 	l.endTurn()
 	l.timers.purge()
-	if err := l.be.Wait(l.timeout()); err != nil {
+	timeout := l.timeout()
+	if timeout != 0 {
+		l.shrink()
+	}
+	if err := l.be.Wait(timeout); err != nil {
 		return fmt.Errorf("backend %s: %w", l.be.Name(), err)
 	}
 	if l.posted.Load() {
@@ -149,9 +157,10 @@ func (l *Loop) turn() error {
 }
 
 // timeout returns how long the loop may sleep: not at all if something is to be
-// run, until the earliest timer, or for ever.
+// run, until the earliest timer, or for ever. Timers are due already if a
+// runtime.Goexit has cut the last turn short.
 func (l *Loop) timeout() time.Duration {
-	if l.ready.n > 0 || l.stopping || l.posted.Load() {
+	if l.ready.n > 0 || l.stopping || l.posted.Load() || l.exit != nil || len(l.due) > 0 {
 		return 0
 	}
 	if len(l.timers.entries) == 0 {
@@ -206,8 +215,9 @@ func (l *Loop) dispatch() {
 
 func (l *Loop) dispatchSome() (all bool) {
 	l.dispatching = true
+	before := l.scope
 	defer func() {
-		l.dispatching = false
+		l.dispatching, l.scope = false, before
 		r := recover()
 		if r == nil {
 			return

@@ -21,7 +21,11 @@ type choice struct {
 
 // BackendReason says in a sentence why the loop uses the backend it uses. It
 // may be called from any goroutine.
-func (l *Loop) BackendReason() string { return l.choice.reason }
+func (l *Loop) BackendReason() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.choice.reason
+}
 
 // chooseBackend makes the backend that the options or the environment ask for.
 func (l *Loop) chooseBackend(o *options) (err error) {

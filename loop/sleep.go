@@ -9,11 +9,14 @@ import (
 // (asyncio.sleep). It returns a CancelledError if the task is cancelled, and
 // then its timer is cancelled too.
 func Sleep(co *Coro, d time.Duration) error {
+	l := co.l
+	if l.current != co.t {
+		return ErrNotCurrent
+	}
 	if d <= 0 {
 		co.Wake()
 		return co.Suspend(yielded{})
 	}
-	l := co.l
 	if err := l.checkThread("Sleep"); err != nil {
 		return err
 	}
@@ -21,9 +24,12 @@ func Sleep(co *Coro, d time.Duration) error {
 	cb.task, cb.timer = co.t, true
 	h := Handle{cb, cb.gen}
 	l.timers.push(addTime(l.Time(), d), cb)
-	err := co.Suspend(sleeping{})
-	if err != nil {
+	err := co.Suspend((*sleeping)(cb))
+	switch {
+	case err != nil:
 		h.Cancel()
+	case h.Cancelled():
+		err = co.CancelledError()
 	}
 	return err
 }
@@ -34,15 +40,17 @@ type yielded struct{}
 func (yielded) CancelWait(*Coro) bool { return false }
 func (yielded) String() string        { return "its next turn" }
 
-// sleeping is what a task waits for until a timer wakes it. A cancelled one is
-// woken at once, and Suspend reports why.
-type sleeping struct{}
+// sleeping is the timer of a task that waits in Sleep.
+type sleeping callback
 
-func (sleeping) CancelWait(co *Coro) bool {
+// CancelWait cancels the timer, which tells Sleep, and wakes the task.
+func (s *sleeping) CancelWait(co *Coro) bool {
+	cb := (*callback)(s)
+	Handle{cb, cb.gen}.Cancel()
 	co.Wake()
-	return false
+	return true
 }
-func (sleeping) String() string { return "a timer" }
+func (s *sleeping) String() string { return "a timer" }
 
 // Timeout runs fn, which must take co to wait, and cancels what it waits for
 // when it takes longer than d; then it returns ErrTimeout (asyncio.timeout).
@@ -61,9 +69,11 @@ func Timeout(co *Coro, d time.Duration, fn func() error) error {
 	if err != nil {
 		return err
 	}
+	defer func() { // also after a panic, which the task may survive
+		over = true
+		timer.Cancel()
+	}()
 	err = fn()
-	over = true
-	timer.Cancel()
 	if expired && t.Uncancel() <= int(before) && errors.Is(err, ErrCancelled) {
 		return ErrTimeout
 	}

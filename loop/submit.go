@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -74,7 +75,13 @@ func (l *Loop) submitEarly() {
 	early := l.early
 	l.early = nil
 	for _, op := range early {
-		if err := l.be.Submit(op); err != nil {
+		err := l.be.Submit(op)
+		var errno syscall.Errno
+		switch {
+		case err == nil:
+		case errors.As(err, &errno): // Submit had taken it, so it completes
+			l.guarded(func() { op.Receiver.Complete(op, backend.Result{Errno: errno}) }, "Panic in an I/O completion")
+		default:
 			l.CallExceptionHandler(&ExceptionContext{Message: "operation submitted before the run was refused", Exception: err})
 		}
 	}

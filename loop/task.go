@@ -48,6 +48,7 @@ type task struct {
 	cancels    int32
 	queued     bool
 	mustCancel bool
+	cancelling bool // Cancel is asking what the task waits for to end
 	gone       bool // its coroutine ended with Goexit
 	quiet      bool // no report when it is destroyed while pending
 	inner      bool // part of something else, and not in AllTasks
@@ -263,16 +264,28 @@ func (t *task) Cancel(msg string) bool {
 	if t.state != pending {
 		return false
 	}
+	if t.cancelling {
+		// The tasks wait for each other: one of them has to be the first to end.
+		t.mustCancel = true
+		t.queue()
+		return true
+	}
 	t.cancels++
 	t.cancelMsg = msg
 	if t.stdCancel != nil {
 		t.stdCancel(t.coro.CancelledError())
 	}
-	if t.waitsFor != nil && !t.mustCancel && t.waitsFor.CancelWait(&t.coro) {
-		return true
+	if t.waitsFor == nil || t.mustCancel || !t.cancelWait() {
+		t.mustCancel = true
 	}
-	t.mustCancel = true
 	return true
+}
+
+// cancelWait asks what the task waits for to end.
+func (t *task) cancelWait() bool {
+	t.cancelling = true
+	defer func() { t.cancelling = false }()
+	return t.waitsFor.CancelWait(&t.coro)
 }
 
 // Cancelling returns the number of cancellation requests that were not

@@ -78,7 +78,9 @@ func (l *Loop) answer(fn func()) {
 	ended := false
 	defer func() {
 		if r := recover(); r != nil || ended {
+			// Not before: after a Goexit the run goes on, and ends if it was to.
 			l.request = nil
+			l.ranOut()
 			l.answers <- r
 		}
 	}()
