@@ -28,6 +28,7 @@ type OpError struct {
 	Err error
 }
 
+// Error names the operation and the reason.
 func (e *OpError) Error() string { return e.Op + ": " + e.Err.Error() }
 
 // Unwrap returns the reason.
@@ -43,6 +44,7 @@ type UnavailableError struct {
 	Hint string
 }
 
+// Error names the backend, the kernel's answer and the hint.
 func (e *UnavailableError) Error() string {
 	s := e.Backend + " is not available: " + e.Err.Error()
 	if e.Hint != "" {

@@ -135,6 +135,7 @@ type AddrInfoError struct {
 	Err error
 }
 
+// Error names the call, what was asked for, and what is wrong.
 func (e *AddrInfoError) Error() string {
 	s := fmt.Sprintf("%s host %q service %q: %v", e.Call, e.Host, e.Service, e.Code)
 	if e.Err != nil {

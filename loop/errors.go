@@ -49,6 +49,7 @@ type CancelledError struct {
 	Msg string
 }
 
+// Error includes the message.
 func (e *CancelledError) Error() string {
 	if e.Msg == "" {
 		return ErrCancelled.Error()
@@ -78,6 +79,7 @@ type PanicError struct {
 	Stack []byte
 }
 
+// Error formats the panic's value, without the stack.
 func (e *PanicError) Error() string { return "panic: " + formatPanic(e.Value) }
 
 // Unwrap returns the panic's value if it is an error.

@@ -62,6 +62,7 @@ type ConnectError struct {
 	Errs []error
 }
 
+// Error is the texts of all of them.
 func (e *ConnectError) Error() string {
 	texts := make([]string, len(e.Errs))
 	for i, err := range e.Errs {
