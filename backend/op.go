@@ -32,10 +32,11 @@ const (
 	// OpAccept accepts a connection on the listening socket FD (accept4(2)).
 	// The new descriptor is non-blocking and close-on-exec. A single-shot
 	// accept fills Ext.Addr with the peer's address if Ext is not nil. It may
-	// be Multishot, and then Ext is not used.
+	// be Multishot, and then Ext is not used. After a shutdown of the listener's
+	// input it fails with EINVAL.
 	OpAccept
 	// OpConnect connects FD to Ext.Addr (connect(2)) and completes with the
-	// final outcome.
+	// final outcome. That is EAGAIN if the backlog of a unix socket is full.
 	OpConnect
 	// OpRecv receives from the socket FD (recv(2)) into Buf. With a nil Buf it
 	// receives into memory of the backend, delivered as Result.Data. It may be

@@ -124,6 +124,10 @@ func (b *Backend) accept(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		to = &op.Ext.Addr
 	}
 	fd, errno := b.accept4(e.fd, to)
+	if errno == syscall.EAGAIN && e.bits&hungUp != 0 && pollNow(e.fd, unix.POLLRDHUP) {
+		// A unix listener that was shut down says so only to those who can wait.
+		return 0, syscall.EINVAL, true
+	}
 	if errno != 0 {
 		return b.input(e, 0, errno)
 	}

@@ -208,7 +208,7 @@ func TestAnIPv6SocketReachesAnIPv4Address(t *testing.T) {
 	})
 }
 
-func TestConnectToAUnixSocketWithAFullBacklogNeverSucceedsWithoutAPeer(t *testing.T) {
+func TestConnectToAUnixSocketWithAFullBacklogIsEAGAIN(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		ln := open(t, unix.AF_UNIX, unix.SOCK_STREAM)
 		addr := UnixAddr(t.TempDir() + "/socket")
@@ -223,27 +223,45 @@ func TestConnectToAUnixSocketWithAFullBacklogNeverSucceedsWithoutAPeer(t *testin
 				return err
 			}
 			s := open(t, unix.AF_UNIX, unix.SOCK_STREAM)
-			task := connectTask(co, s, addr)
-			yield(t, co, 5)
-			if task.Done() && task.Exception() == nil {
-				t.Error("Connect succeeded without a place in the backlog")
+			if err := Connect(co, s, addr); !errors.Is(err, unix.EAGAIN) {
+				t.Errorf("Connect = %v, want EAGAIN", err)
 			}
-			for range 2 {
-				waiting := acceptTask(co, ln)
-				if _, err := waiting.Await(co); err != nil {
-					return err
-				}
-				if _, err := task.Await(co); err != nil {
-					if !errors.Is(err, unix.EAGAIN) {
-						t.Errorf("Connect = %v, want success or EAGAIN", err)
-					}
-					return nil
-				}
+			conn, _, err := Accept(co, ln)
+			if err != nil {
+				return err
 			}
-			_, err := s.PeerAddr()
-			return err
+			closeAtEnd(t, conn)
+			return Connect(co, s, addr)
 		})
 	})
+}
+
+func TestAcceptOnAListenerThatWasShutDownFails(t *testing.T) {
+	for _, network := range []string{"tcp4", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				address := "127.0.0.1:0"
+				if network == "unix" {
+					address = t.TempDir() + "/socket"
+				}
+				ln, _ := listen(t, network, address)
+				run(t, l, func(co *loop.Coro) error {
+					accepting := acceptTask(co, ln)
+					yield(t, co, 3)
+					if err := ln.Shutdown(unix.SHUT_RD); err != nil {
+						return err
+					}
+					if _, err := accepting.Await(co); !errors.Is(err, unix.EINVAL) {
+						t.Errorf("the waiting Accept = %v, want EINVAL", err)
+					}
+					if _, _, err := Accept(co, ln); !errors.Is(err, unix.EINVAL) {
+						t.Errorf("a later Accept = %v, want EINVAL", err)
+					}
+					return nil
+				})
+			})
+		})
+	}
 }
 
 func TestDialTriesTheAddressesOfAHostInTurn(t *testing.T) {

@@ -89,6 +89,9 @@ func (b *Backend) ready(idx uint32, res int32) {
 		b.finish(idx, failure(syscall.Errno(-res)))
 	case s.op.Code == backend.OpPoll:
 		b.finish(idx, backend.Result{N: int(res)})
+	case s.op.Code == backend.OpAccept && !s.cancelled:
+		s.shut = res&unix.POLLRDHUP != 0
+		b.prep(idx)
 	case s.cancelled:
 		b.finish(idx, failure(syscall.ECANCELED))
 	case s.op.Code == backend.OpSendfile:
@@ -121,6 +124,12 @@ func (b *Backend) failed(idx uint32, res int32) {
 		op.Code == backend.OpRead || op.Code == backend.OpWrite || op.Code == backend.OpWaitID):
 		if s.cancelled {
 			errno = syscall.ECANCELED
+			break
+		}
+		if s.shut {
+			// A unix listener that was shut down says so only to those who can
+			// wait, and is ready for ever.
+			errno = syscall.EINVAL
 			break
 		}
 		b.prepReady(idx)

@@ -9,6 +9,32 @@ import (
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
+// connectUnix connects with connect(2): to a unix socket that never takes time,
+// unless the backlog is full and the socket blocking, when the ring would wait
+// and the contract says EAGAIN.
+func (b *Backend) connectUnix(idx uint32) {
+	op := b.slots.tab[idx].op
+	flags, _, errno := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_GETFL, 0)
+	if errno == 0 && flags&unix.O_NONBLOCK == 0 {
+		_, _, errno = syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_SETFL, flags|unix.O_NONBLOCK)
+		defer syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_SETFL, flags)
+	}
+	if errno == 0 {
+		p, n := op.Ext.Addr.Pointer()
+		for errno = syscall.EINTR; errno == syscall.EINTR; {
+			_, _, errno = syscall.Syscall(unix.SYS_CONNECT, uintptr(op.FD), uintptr(p), uintptr(n))
+		}
+	}
+	b.later(idx, -int32(errno))
+}
+
+// isUnix reports whether fd is a unix socket. Its multishot accept would not end
+// when the listener is shut down.
+func isUnix(fd int32) bool {
+	domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return err == nil && domain == unix.AF_UNIX
+}
+
 // maxSendfile bounds what one completion of OpSendfile reports, so that one
 // fast connection does not hold up the others.
 const maxSendfile = 1 << 20

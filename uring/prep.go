@@ -20,6 +20,8 @@ func (b *Backend) start(idx uint32) {
 		b.sendfile(idx)
 	case op.Code == backend.OpWaitID && !b.use.waitID:
 		b.reap(idx)
+	case op.Code == backend.OpConnect && op.Ext.Addr.Family() == unix.AF_UNIX:
+		b.connectUnix(idx)
 	case op.Code == backend.OpPoll:
 		if errno := pollable(op.FD); errno != 0 {
 			b.later(idx, -int32(errno))
@@ -96,7 +98,7 @@ func (b *Backend) prepAccept(e *sqe, s *slot) {
 	}
 	e.PrepOperation(sys.IORING_OP_ACCEPT, op.FD, uint64(uintptr(s.aux)), 0, addrLen)
 	e.SetOpFlags(unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC)
-	if op.Flags&backend.Multishot != 0 && b.use.multishotAccept {
+	if op.Flags&backend.Multishot != 0 && b.use.multishotAccept && !isUnix(op.FD) {
 		e.SetIoprio(acceptMultishot)
 	}
 }
@@ -137,6 +139,8 @@ func events(op *backend.Op) uint32 {
 		return op.Arg
 	case backend.OpSend, backend.OpSendMsg, backend.OpWrite, backend.OpSendfile:
 		return unix.POLLOUT
+	case backend.OpAccept:
+		return unix.POLLIN | unix.POLLRDHUP // the end of a listener
 	}
 	return unix.POLLIN
 }

@@ -42,6 +42,7 @@ type slot struct {
 	onFD       bool // is in the descriptor's lists
 	cancelled  bool // was asked to end, by Cancel or by OpClose
 	fed        bool // got a provided buffer since it was armed
+	shut       bool // an accept on a listener that was shut down
 }
 
 // slots is the table of operations. Number 0 is never used.

@@ -15,6 +15,8 @@ func shutdownTests() []test {
 		{name: "of a socket without connection is ENOTCONN", fn: func(d *driver) {
 			d.wantErr(d.submit(d.shutdown(d.socket(unix.AF_INET, unix.SOCK_STREAM), unix.SHUT_WR)), unix.ENOTCONN)
 		}},
+		{name: "of a waiting listener ends its accepts with EINVAL", fn: shutdownListener},
+		{name: "of a listener leaves what had connected to accept", fn: shutdownListenerBacklog},
 	}), over("shutdown", fillable, []pairTest{
 		{"does not wait for a send that waits", shutdownPasses},
 	}))
@@ -53,4 +55,51 @@ func shutdownPasses(d *driver, a, b int) {
 	d.wantN(d.submit(d.shutdown(a, unix.SHUT_WR)), 0)
 	d.wantErr(send, unix.EPIPE)
 	d.wantErr(queued, unix.EPIPE)
+}
+
+// shutListeners calls fn with listeners of every kind, non-blocking and blocking.
+func shutListeners(d *driver, fn func(l int, multi bool)) {
+	for _, blocking := range [...]bool{false, true} {
+		for _, multi := range [...]bool{false, true} {
+			u, path := d.unixListener(5)
+			for _, l := range [...]int{u, d.listener(inet4, 5)} {
+				if blocking {
+					d.setBlocking(l)
+				}
+				fn(l, multi)
+			}
+			d.ok(unix.Unlink(path), "removing the socket")
+		}
+	}
+}
+
+func (d *driver) acceptBy(l int, multi bool) *op {
+	if multi {
+		return d.multi(d.accept(l))
+	}
+	return d.accept(l)
+}
+
+func shutdownListener(d *driver) {
+	shutListeners(d, func(l int, multi bool) {
+		accept := d.submit(d.acceptBy(l, multi))
+		d.pending(accept)
+		d.wantN(d.submit(d.shutdown(l, unix.SHUT_RD)), 0)
+		d.wantErr(accept, unix.EINVAL)
+		d.wantErr(d.submit(d.acceptBy(l, multi)), unix.EINVAL)
+		d.wantErr(d.submit(d.accept(l)), unix.EINVAL)
+	})
+}
+
+func shutdownListenerBacklog(d *driver) {
+	l, path := d.unixListener(5)
+	for range 2 {
+		d.dial(unix.AF_UNIX, &unix.SockaddrUnix{Name: path})
+	}
+	d.ok(unix.Shutdown(l, unix.SHUT_RD), "shutdown")
+	for range 2 {
+		accept := d.submit(d.accept(l))
+		d.own(d.outcome(accept).N)
+	}
+	d.wantErr(d.submit(d.accept(l)), unix.EINVAL)
 }
