@@ -33,7 +33,8 @@ type StartTLSOptions struct {
 // (loop.start_tls). opts may be nil.
 //
 // p gets the events of the new transport; it is usually the protocol of t. It
-// gets no second ConnectionMade. From this call on, t belongs to the new
+// gets no second ConnectionMade, and no data before the task has gone on after
+// StartTLS, so that it can be told of its new transport. From this call on, t belongs to the new
 // transport, and must not be used any more. Nothing that t has received and not
 // delivered is lost, whether t is paused or not: it belongs to TLS. A protocol
 // that reads a line of plain text, and finds that TLS begins behind it, calls

@@ -429,3 +429,48 @@ func TestTLSInsideTLSWorks(t *testing.T) {
 		}
 	})
 }
+
+func TestNoDataIsDeliveredBeforeTheTaskOfStartTLSHasGoneOn(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		ours, raw := blockingPair(t)
+		p := &recorder{}
+		tr, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+		check(t, err)
+		var secure Transport
+		p.onData = func(data []byte) {
+			if secure == nil {
+				t.Error("data arrived before the transport was known")
+				return
+			}
+			check(t, secure.Write(data))
+		}
+		// The client's last flight leaves together with its first data.
+		held := &corked{Conn: raw}
+		peer := tls.Client(held, trusting())
+		answer := make([]byte, 5)
+		wait := elsewhere(t, co, func() error {
+			if err := peer.Handshake(); err != nil {
+				return err
+			}
+			if _, err := peer.Write([]byte("early")); err != nil {
+				return err
+			}
+			if err := held.uncork(); err != nil {
+				return err
+			}
+			_, err := io.ReadFull(peer, answer)
+			return err
+		})
+		secure, err = StartTLS(co, tr, p, serverTLS(), &StartTLSOptions{ServerSide: true})
+		check(t, err)
+		if p.data.Len() > 0 {
+			t.Error("data arrived before the task went on")
+		}
+		wait()
+		if string(answer) != "early" {
+			t.Errorf("the answer is %q", answer)
+		}
+		secure.Abort()
+		check(t, p.untilLost(t, co))
+	})
+}

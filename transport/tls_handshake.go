@@ -129,9 +129,8 @@ func (s *tlsStream) settle(err error) {
 	s.soon(s.finish)
 }
 
-// finish tells the application how the handshake ended: it calls
-// ConnectionMade, lets the task go on that waits, and delivers what is there
-// already.
+// finish tells the application how the handshake ended: it lets the task go on
+// that waits, calls ConnectionMade, and delivers what is there already.
 func (s *tlsStream) finish() {
 	if s.state != tlsSettled {
 		return
@@ -145,14 +144,21 @@ func (s *tlsStream) finish() {
 	s.shake = nil
 	s.timer.Cancel()
 	s.state, s.ready = tlsOpen, true
-	if !s.made {
-		s.made = true
-		s.callMade()
+	if s.made {
+		// The protocol has to be told first which transport it has now.
+		s.early = true
+		s.soon(s.started)
+		return
 	}
-	s.tellFlow()
-	s.pump()
-	s.keep()
-	s.limitReading()
+	s.made = true
+	s.callMade()
+	s.goOn()
+}
+
+// started is called when the task of StartTLS has gone on.
+func (s *tlsStream) started() {
+	s.early = false
+	s.goOn()
 }
 
 // failed closes the raw transport after a handshake without success. If an

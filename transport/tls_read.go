@@ -74,7 +74,7 @@ func (s *tlsStream) ciphertext(p []byte) int {
 // close_notify only.
 func (s *tlsStream) pump() {
 	for s.state == tlsOpen && !s.raw.IsClosing() {
-		if s.paused && !s.closing {
+		if s.early || s.paused && !s.closing {
 			return
 		}
 		err := s.deliver()
@@ -175,6 +175,7 @@ func (s *tlsStream) ResumeReading() error {
 
 // goOn delivers what was held.
 func (s *tlsStream) goOn() {
+	s.tellFlow()
 	s.pump()
 	s.limitReading()
 }
