@@ -1,9 +1,11 @@
 package uring
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	sys "github.com/iceber/iouring-go/syscall"
@@ -37,10 +39,45 @@ type setupResult struct {
 	missing map[string]error
 }
 
+// The smallest queues that are worth having.
+const (
+	leastSQ = 32
+	leastCQ = 512
+)
+
+// How often, and after which pause, a ring is tried again when even the
+// smallest one found no memory.
+const (
+	lockTries = 10
+	lockPause = 10 * time.Millisecond
+)
+
 // setup creates a disabled ring with as many of the optional flags as the
 // kernel takes; those that refused names are not even asked for.
 func setup(sq, cq uint32, refused map[string]error) (setupResult, error) {
-	return climbDown(sq, cq, refused, ioUringSetup)
+	return withinLimit(sq, cq, time.Sleep, func(sq, cq uint32) (setupResult, error) {
+		return climbDown(sq, cq, refused, ioUringSetup)
+	})
+}
+
+// withinLimit creates a ring that may be smaller than asked for. Without
+// CAP_IPC_LOCK the queues count against RLIMIT_MEMLOCK, and those of a ring that
+// was closed for some milliseconds longer.
+func withinLimit(sq, cq uint32, pause func(time.Duration), create func(sq, cq uint32) (setupResult, error)) (setupResult, error) {
+	for tries := 0; ; {
+		r, err := create(sq, cq)
+		switch {
+		case !errors.Is(err, syscall.ENOMEM):
+			return r, err
+		case sq > leastSQ || cq > leastCQ:
+			sq, cq = max(sq/2, min(sq, leastSQ)), max(cq/2, min(cq, leastCQ))
+		case tries == lockTries:
+			return r, err
+		default:
+			tries++
+			pause(lockPause)
+		}
+	}
 }
 
 // climbDown is setup with the system call as an argument.

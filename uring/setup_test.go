@@ -4,6 +4,7 @@ import (
 	"errors"
 	"syscall"
 	"testing"
+	"time"
 
 	sys "github.com/iceber/iouring-go/syscall"
 )
@@ -84,5 +85,33 @@ func TestSetupLeavesOutWhatBuildsOnADisabledFlag(t *testing.T) {
 	}
 	if r.params.Flags&(setupDeferTaskrun|sys.IORING_SETUP_TASKRUN_FLAG) != 0 {
 		t.Errorf("flags %#x", r.params.Flags)
+	}
+}
+
+func TestARingThatFindsNoMemoryIsTriedSmallerAndLater(t *testing.T) {
+	type size struct{ sq, cq uint32 }
+	for _, c := range []struct {
+		name   string
+		fits   func(s size, pauses int) bool
+		want   size
+		pauses int
+		err    error
+	}{
+		{"it fits", func(size, int) bool { return true }, size{512, 8192}, 0, nil},
+		{"a quarter fits", func(s size, _ int) bool { return s.cq <= 2048 }, size{128, 2048}, 0, nil},
+		{"memory comes back", func(_ size, n int) bool { return n == 3 }, size{leastSQ, leastCQ}, 3, nil},
+		{"nothing fits", func(size, int) bool { return false }, size{leastSQ, leastCQ}, lockTries, syscall.ENOMEM},
+	} {
+		var got size
+		pauses := 0
+		_, err := withinLimit(512, 8192, func(time.Duration) { pauses++ }, func(sq, cq uint32) (setupResult, error) {
+			if got = (size{sq, cq}); c.fits(got, pauses) {
+				return setupResult{}, nil
+			}
+			return setupResult{}, syscall.ENOMEM
+		})
+		if got != c.want || pauses != c.pauses || !errors.Is(err, c.err) {
+			t.Errorf("%s: got %v after %d pauses, %v; want %v after %d, %v", c.name, got, pauses, err, c.want, c.pauses, c.err)
+		}
 	}
 }
