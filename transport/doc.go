@@ -20,4 +20,12 @@
 // strictly more than the high water mark is buffered, and ResumeWriting when
 // the low water mark or less is left. In the other direction, PauseReading
 // makes the peer wait.
+//
+// # TLS
+//
+// With a [crypto/tls.Config], connections and servers speak TLS: the protocol is
+// the same, the transport is a [TLSTransport]. [StartTLS] puts TLS on a
+// connection that is open, also on one that speaks TLS already. An idle TLS
+// connection has no goroutine, no task and no stack; only the handshake takes a
+// task.
 package transport

@@ -18,8 +18,10 @@ import (
 // stream without close_notify is taken for one that has sent it; so a protocol
 // in which truncation matters must mark the end of its messages itself.
 //
-// Of what the peer sent, ExtraInfo tells more; see ExtraPeerCert and the names
-// next to it.
+// ExtraInfo knows more names than that of the raw transport; see ExtraPeerCert
+// and those next to it. The callbacks of the configuration are called on the
+// loop's thread, in the task that makes the connection or in one of the
+// connection's own, and must not wait. Renegotiation is not supported.
 type TLSTransport interface {
 	Transport
 	// ConnectionState describes the connection: version, cipher suite, ALPN,
