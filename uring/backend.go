@@ -18,7 +18,7 @@ type Backend struct {
 	ring  *ring
 	waker *waker
 	slots slots
-	fds   []fdEntry
+	fds   fdTable
 	pins  pins
 	arena arena
 
@@ -154,7 +154,7 @@ func (b *Backend) Submit(op *backend.Op) error {
 	}
 	var e *fdEntry
 	if op.Code != backend.OpNop {
-		if e = b.fd(op.FD); e != nil && e.closing != 0 {
+		if e = b.fds.find(op.FD); e != nil && e.closing != 0 {
 			return &backend.OpError{Op: op.String(), Err: backend.ErrBadFD}
 		}
 	}
@@ -226,7 +226,7 @@ func (b *Backend) cancel(idx uint32) {
 	s.cancelled = true
 	switch s.op.State.Phase {
 	case backend.Queued:
-		b.dequeue(&b.fds[s.op.FD], s.op)
+		b.dequeue(b.fds.at(s.op.FD), s.op)
 		b.later(idx, -int32(syscall.ECANCELED))
 	case backend.Armed:
 		if s.stage != stageStarved {

@@ -260,9 +260,43 @@ func TestADescriptorFarOutOfRangeCostsNoTable(t *testing.T) {
 		op := newOp(backend.Op{Code: code, FD: 1 << 30})
 		submit(t, b, op)
 		run(t, b, op.ended)
-		if op.last().Errno != unix.EBADF || len(b.fds) > 1<<16 {
-			t.Fatalf("%+v, table of %d", op.last(), len(b.fds))
+		if op.last().Errno != unix.EBADF || len(b.fds.pages) > 1<<16 {
+			t.Fatalf("%+v, table of %d", op.last(), len(b.fds.pages))
 		}
+	}
+}
+
+func TestAHighDescriptorCostsAPageOfTheTable(t *testing.T) {
+	b := open(t, nil)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	r, w := pair(t, unix.SOCK_STREAM)
+	high, err := unix.FcntlInt(uintptr(r), unix.F_DUPFD_CLOEXEC, int(min(limit.Cur-1, 1_000_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	op := newOp(backend.Op{Code: backend.OpRecv, FD: int32(high), Buf: make([]byte, 8)})
+	submit(t, b, op)
+	if _, err := unix.Write(int(w), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	run(t, b, op.ended)
+	closing := newOp(backend.Op{Code: backend.OpClose, FD: int32(high)})
+	submit(t, b, closing)
+	run(t, b, closing.ended)
+	if op.last().N != 1 || closing.last().Errno != 0 {
+		t.Errorf("recv %+v, close %+v", op.got, closing.got)
+	}
+	used := 0
+	for _, p := range b.fds.pages {
+		if p != nil {
+			used++
+		}
+	}
+	if used != 1 {
+		t.Errorf("%d pages are in use for one descriptor", used)
 	}
 }
 

@@ -53,22 +53,34 @@ func (e *fdEntry) queueOf(op *backend.Op) *queue {
 	return nil
 }
 
-// fdsStep is how far the table grows without asking whether a descriptor
-// exists: a number far off is more likely a mistake.
-const fdsStep = 1024
+// Entries live in pages, so that high numbers cost no more than low ones.
+const (
+	pageShift = 6
+	pageSize  = 1 << pageShift
+)
 
-// fd returns the entry of a descriptor, nil if it is not open and far from
-// those that are known.
-func (b *Backend) fd(n int32) *fdEntry {
-	if int(n) >= len(b.fds) {
-		if int(n) >= len(b.fds)+fdsStep {
-			if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err != nil {
-				return nil
-			}
+type fdPage [pageSize]fdEntry
+
+// fdTable is what the backend knows of descriptors, by their numbers.
+type fdTable struct{ pages []*fdPage }
+
+// at returns the entry of a descriptor that find has returned before.
+func (t *fdTable) at(n int32) *fdEntry { return &t.pages[n>>pageShift][n&(pageSize-1)] }
+
+// find returns the entry of a descriptor, nil if it is not open and nothing is
+// known of its neighbours.
+func (t *fdTable) find(n int32) *fdEntry {
+	i := int(n >> pageShift)
+	if i >= len(t.pages) || t.pages[i] == nil {
+		if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err != nil {
+			return nil
 		}
-		b.fds = append(b.fds, make([]fdEntry, int(n)+1-len(b.fds)+64)...)
+		if i >= len(t.pages) {
+			t.pages = append(t.pages, make([]*fdPage, i+1-len(t.pages))...)
+		}
+		t.pages[i] = new(fdPage)
 	}
-	return &b.fds[n]
+	return t.at(n)
 }
 
 // link puts a slot into the list of its descriptor.
@@ -90,7 +102,7 @@ func (b *Backend) unlink(idx uint32) {
 	}
 	s.onFD = false
 	op := s.op
-	e := &b.fds[op.FD]
+	e := b.fds.at(op.FD)
 	if s.prev == 0 {
 		e.all = s.next
 	} else {
@@ -137,7 +149,7 @@ func (b *Backend) forgetCloses() {
 	}
 	for _, idx := range b.closing {
 		if op := b.slots.tab[idx].op; op != nil && op.Code == backend.OpClose {
-			if e := &b.fds[op.FD]; e.closing == idx {
+			if e := b.fds.at(op.FD); e.closing == idx {
 				e.closing = 0
 			}
 		}
