@@ -8,19 +8,20 @@ type kind struct {
 	name string
 	tcp  bool
 	pair func(d *driver) (a, b int)
+	slow bool // its tests wait for timers of the kernel
 }
 
 // streams are the connected stream sockets.
 var streams = []kind{
-	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
-	{"tcp6", true, func(d *driver) (int, int) { return d.tcp(inet6) }},
-	{"unix", false, unixPair},
-	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
-	{"blocking tcp4", true, func(d *driver) (int, int) {
+	{name: "tcp4", tcp: true, pair: func(d *driver) (int, int) { return d.tcp(inet4) }},
+	{name: "tcp6", tcp: true, pair: func(d *driver) (int, int) { return d.tcp(inet6) }},
+	{name: "unix", tcp: false, pair: unixPair},
+	{name: "socketpair", tcp: false, pair: func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
+	{name: "blocking tcp4", tcp: true, pair: func(d *driver) (int, int) {
 		a, b := d.tcp(inet4)
 		return d.setBlocking(a), b
 	}},
-	{"blocking socketpair", false, func(d *driver) (int, int) {
+	{name: "blocking socketpair", tcp: false, pair: func(d *driver) (int, int) {
 		a, b := d.socketpair(unix.SOCK_STREAM)
 		return d.setBlocking(a), b
 	}},
@@ -28,24 +29,31 @@ var streams = []kind{
 
 // fillable are those for tests that fill a connection, which takes a while on
 // TCP.
-var fillable = only(streams, "tcp4", "unix", "blocking socketpair")
+var fillable = slowTCP(only(streams, "tcp4", "unix", "blocking socketpair"))
+
+func slowTCP(kinds []kind) []kind {
+	for i := range kinds {
+		kinds[i].slow = kinds[i].tcp
+	}
+	return kinds
+}
 
 // readable are descriptors for OpRead at the stream's position; the peer writes.
 var readable = []kind{
-	{"pipe", false, func(d *driver) (int, int) { return d.pipe() }},
-	{"fifo", false, func(d *driver) (int, int) { return d.fifo() }},
-	{"pty master", false, func(d *driver) (int, int) { return d.pty() }},
-	{"pty slave", false, func(d *driver) (int, int) {
+	{name: "pipe", tcp: false, pair: func(d *driver) (int, int) { return d.pipe() }},
+	{name: "fifo", tcp: false, pair: func(d *driver) (int, int) { return d.fifo() }},
+	{name: "pty master", tcp: false, pair: func(d *driver) (int, int) { return d.pty() }},
+	{name: "pty slave", tcp: false, pair: func(d *driver) (int, int) {
 		m, s := d.pty()
 		return s, m
 	}},
-	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
-	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
-	{"blocking pipe", false, func(d *driver) (int, int) {
+	{name: "socketpair", tcp: false, pair: func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
+	{name: "tcp4", tcp: true, pair: func(d *driver) (int, int) { return d.tcp(inet4) }},
+	{name: "blocking pipe", tcp: false, pair: func(d *driver) (int, int) {
 		r, w := d.pipe()
 		return d.setBlocking(r), w
 	}},
-	{"blocking tcp4", true, func(d *driver) (int, int) {
+	{name: "blocking tcp4", tcp: true, pair: func(d *driver) (int, int) {
 		a, b := d.tcp(inet4)
 		return d.setBlocking(a), b
 	}},
@@ -53,22 +61,22 @@ var readable = []kind{
 
 // writable are descriptors for OpWrite at the stream's position; the peer reads.
 var writable = []kind{
-	{"pipe", false, func(d *driver) (int, int) {
+	{name: "pipe", tcp: false, pair: func(d *driver) (int, int) {
 		r, w := d.pipe()
 		return w, r
 	}},
-	{"fifo", false, func(d *driver) (int, int) {
+	{name: "fifo", tcp: false, pair: func(d *driver) (int, int) {
 		r, w := d.fifo()
 		return w, r
 	}},
-	{"pty master", false, func(d *driver) (int, int) { return d.pty() }},
-	{"socketpair", false, func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
-	{"tcp4", true, func(d *driver) (int, int) { return d.tcp(inet4) }},
-	{"blocking pipe", false, func(d *driver) (int, int) {
+	{name: "pty master", tcp: false, pair: func(d *driver) (int, int) { return d.pty() }},
+	{name: "socketpair", tcp: false, pair: func(d *driver) (int, int) { return d.socketpair(unix.SOCK_STREAM) }},
+	{name: "tcp4", tcp: true, pair: func(d *driver) (int, int) { return d.tcp(inet4) }},
+	{name: "blocking pipe", tcp: false, pair: func(d *driver) (int, int) {
 		r, w := d.pipe()
 		return d.setBlocking(w), r
 	}},
-	{"blocking socketpair", false, func(d *driver) (int, int) {
+	{name: "blocking socketpair", tcp: false, pair: func(d *driver) (int, int) {
 		a, b := d.socketpair(unix.SOCK_STREAM)
 		return d.setBlocking(a), b
 	}},
@@ -94,7 +102,7 @@ func over(subject string, kinds []kind, list []pairTest) []test {
 	var all []test
 	for _, p := range list {
 		for _, k := range kinds {
-			all = append(all, test{name: subject + "/" + p.name + "/" + k.name, fn: func(d *driver) {
+			all = append(all, test{name: subject + "/" + p.name + "/" + k.name, slow: k.slow, fn: func(d *driver) {
 				a, b := k.pair(d)
 				p.fn(d, a, b)
 			}})

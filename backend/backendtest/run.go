@@ -19,7 +19,9 @@ type test struct {
 	name string
 	// raw tests get a driver whose backend is not enabled.
 	raw bool
-	fn  func(d *driver)
+	// slow tests wait for timers of the kernel.
+	slow bool
+	fn   func(d *driver)
 }
 
 // tests returns the whole suite in a fixed order.
@@ -40,8 +42,18 @@ func Count() int { return len(tests()) }
 // every test, on the thread that uses the backend. Nothing else may open
 // descriptors or start goroutines meanwhile.
 func Run(t *testing.T, name string, factory func() (backend.Backend, error)) {
+	run(t, name, tests(), factory)
+}
+
+// RunQuick is Run without the tests that fill TCP connections, which takes most
+// of the time. It is for further configurations of a backend that passes Run.
+func RunQuick(t *testing.T, name string, factory func() (backend.Backend, error)) {
+	run(t, name, slices.DeleteFunc(tests(), func(tc test) bool { return tc.slow }), factory)
+}
+
+func run(t *testing.T, name string, list []test, factory Factory) {
 	t.Run(name, func(t *testing.T) {
-		for _, tc := range tests() {
+		for _, tc := range list {
 			t.Run(tc.name, func(t *testing.T) { runTest(t, tc, factory) })
 		}
 	})
