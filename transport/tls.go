@@ -117,6 +117,7 @@ type tlsStream struct {
 	eof       bool  // EOFReceived was called
 	allSent   bool  // the kernel had everything before close_notify was written
 	early     bool  // the task of StartTLS has not gone on yet
+	gather    bool  // records are kept in out until flush
 	busy      bool  // writing, so that the application must not be told of marks
 	sendfile  bool  // the protocol is that of Sendfile
 }

@@ -114,7 +114,6 @@ func (s *tlsStream) over(err error) {
 	s.state, s.closing = tlsOver, true
 	s.proto, s.data, s.buffers = nil, discard{}, nil
 	s.in, s.held, s.shake = nil, nil, nil
-	s.dropOut()
 }
 
 // expired is called when the handshake, or the end, takes too long.

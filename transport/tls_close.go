@@ -24,7 +24,6 @@ func (s *tlsStream) Close() {
 		s.raw.Abort() // the stream was broken before
 		return
 	}
-	s.flush()
 	s.lastCall()
 	switch {
 	case s.eof:
@@ -61,7 +60,6 @@ func (s *tlsStream) broke(err error) {
 		s.loop.Logger().Debug("connection failed", "transport", s.String(), "error", err)
 	}
 	s.err, s.closing = fmt.Errorf("TLS connection with %v: %w", s.peerAddr(), err), true
-	s.flush()
 	s.raw.Close()
 	s.lastCall()
 }

@@ -103,7 +103,6 @@ func (s *tlsStream) shakeHands(co *loop.Coro) {
 	s.wire.co = co
 	herr := s.conn.HandshakeContext(context.Background())
 	s.wire.co = nil
-	s.flush()
 	if err = h.stop; err == nil && herr != nil {
 		err, h.alert = fmt.Errorf("TLS handshake with %v: %w", s.peerAddr(), herr), true
 	}

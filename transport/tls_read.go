@@ -116,14 +116,13 @@ func (s *tlsStream) deliver() error {
 	return err
 }
 
-// decrypt fills buf, and writes what crypto/tls has to answer.
+// decrypt fills buf.
 func (s *tlsStream) decrypt(buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var m int
 		m, err = s.conn.Read(buf[n:])
 		n += m
 	}
-	s.flush()
 	return n, err
 }
 

@@ -44,7 +44,6 @@ func (w *tlsWire) Read(p []byte) (int, error) {
 // end.
 func (w *tlsWire) wait() error {
 	s, h := w.s, w.s.shake
-	s.flush()
 	if s.rawEOF && h.stop == nil {
 		h.stop = s.opError(syscall.ECONNRESET)
 	}
@@ -68,10 +67,14 @@ func (w *tlsWire) CancelWait(co *loop.Coro) bool {
 // String says what the task waits for.
 func (w *tlsWire) String() string { return "the peer's part of a TLS handshake" }
 
-// Write adds a record to what is written when crypto/tls has returned: writing
-// may call the application, which may write.
+// Write takes a record. If there are more to come, it only adds it to what flush
+// will write.
 func (w *tlsWire) Write(p []byte) (int, error) {
 	s := w.s
+	if !s.gather {
+		s.writeRaw(p)
+		return len(p), nil
+	}
 	if s.out == nil {
 		s.out = s.scratch.take()[:0]
 	}

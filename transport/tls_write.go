@@ -2,6 +2,9 @@ package transport
 
 import "fmt"
 
+// tlsRecord is how much plaintext a record can have, in bytes.
+const tlsRecord = 16 << 10
+
 // Write encrypts p and writes it to the raw transport.
 func (s *tlsStream) Write(p []byte) error {
 	if drop, err := s.mayWrite(len(p)); drop || err != nil {
@@ -64,40 +67,40 @@ func (s *tlsStream) encrypt(p []byte) {
 	s.tellFlow()
 }
 
-// encryptBlock writes at most tlsBlock bytes.
+// encryptBlock writes at most tlsBlock bytes. Several records are written to the
+// raw transport at once.
 func (s *tlsStream) encryptBlock(p []byte) {
 	if len(p) == 0 || s.closing {
 		return
 	}
-	if _, err := s.conn.Write(p); err != nil {
-		s.broke(err)
-		return
-	}
+	s.gather = len(p) > tlsRecord
+	_, err := s.conn.Write(p)
+	s.gather = false
 	s.flush()
+	if err != nil {
+		s.broke(err)
+	}
 }
 
-// flush writes the records that crypto/tls has made to the raw transport. The
-// application is told only afterwards that the buffer is full, by tellFlow: what
-// it writes then must come after the other blocks of a Write.
+// flush writes the records that were gathered to the raw transport.
 func (s *tlsStream) flush() {
-	b := s.out
-	if len(b) == 0 {
-		return
+	if b := s.out; b != nil {
+		s.out = nil
+		s.writeRaw(b)
+		s.scratch.give(b)
 	}
-	s.out, s.busy = nil, true
+}
+
+// writeRaw writes to the raw transport, often from inside crypto/tls. The
+// application is not told meanwhile that the buffer is full, but afterwards, by
+// tellFlow: crypto/tls could not take what it writes then, and that must come
+// after the other blocks of a Write.
+func (s *tlsStream) writeRaw(p []byte) {
+	s.busy = true
 	// An error means that the application has ended the raw stream, and the peer
 	// will notice.
-	_ = s.raw.Write(b)
+	_ = s.raw.Write(p)
 	s.busy = false
-	s.scratch.give(b)
-}
-
-// dropOut gives back what nobody will write.
-func (s *tlsStream) dropOut() {
-	if s.out != nil {
-		s.scratch.give(s.out)
-		s.out = nil
-	}
 }
 
 // tellFlow tells the application when the raw transport is full, or not any
