@@ -329,3 +329,82 @@ func TestATaskThatWasCancelledBeforeItWaitsGetsItsCancellationAndTheDataStay(t *
 		})
 	})
 }
+
+func TestACallThatIsWokenTooEarlyGoesOnWaiting(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			var waiting [2]*loop.Coro // for the bytes, and for its turn
+			var tasks [2]*loop.Task[string]
+			for i := range tasks {
+				tasks[i] = spawn(co, func(co *loop.Coro) (string, error) {
+					waiting[i] = co
+					var p [4]byte
+					n, err := RecvInto(co, a, p[:])
+					return string(p[:n]), err
+				})
+			}
+			yield(t, co, 3)
+			for _, w := range waiting {
+				w.Wake()
+			}
+			yield(t, co, 3)
+			if tasks[0].Done() || tasks[1].Done() {
+				t.Error("a receive ended although nothing was received")
+			}
+			if err := SendAll(co, b, []byte("onceagain")); err != nil {
+				return err
+			}
+			for i, want := range [...]string{"once", "agai"} {
+				if got, err := tasks[i].Await(co); got != want || err != nil {
+					t.Errorf("receive %d = %q, %v, want %q", i, got, err, want)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func TestAnAcceptWithoutFreeDescriptorsFailsAndTheConnectionWaits(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		ln, addr := listen(t, "tcp4", "127.0.0.1:0")
+		run(t, l, func(co *loop.Coro) error {
+			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
+			if err := Connect(co, client, addr); err != nil {
+				return err
+			}
+			err := withoutDescriptors(t, func() error {
+				_, _, err := Accept(co, ln)
+				return err
+			})
+			if !errors.Is(err, unix.EMFILE) {
+				t.Errorf("Accept = %v, want EMFILE", err)
+			}
+			conn, _, err := Accept(co, ln)
+			if err != nil {
+				return err
+			}
+			return CloseWait(co, conn)
+		})
+	})
+}
+
+// withoutDescriptors calls fn while the process can open no more descriptors.
+func withoutDescriptors(t *testing.T, fn func() error) error {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	few := before
+	few.Cur = 3 // the standard ones
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	return fn()
+}

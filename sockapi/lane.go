@@ -48,6 +48,9 @@ func (ln *lane) perform(co *loop.Coro) error {
 	}
 	ln.co = co
 	err := co.SuspendStart(ln)
+	for err == nil && ln.op.InFlight() {
+		err = co.Suspend(ln) // somebody else has woken the task
+	}
 	ln.co = nil
 	if err == nil && (ln.cancelled || ln.errno == syscall.ECANCELED) {
 		return ln.interrupted(co)
@@ -168,6 +171,9 @@ func (ln *lane) queue(co *loop.Coro) error {
 	}
 	ln.last = w
 	err := co.Suspend(w)
+	for err == nil && !w.granted && w.err == nil {
+		err = co.Suspend(w) // somebody else has woken the task
+	}
 	if err == nil {
 		err = w.err
 	}
