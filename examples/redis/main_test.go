@@ -299,7 +299,7 @@ func TestCommandsBeforeTheEndOfTheStreamAreAnswered(t *testing.T) {
 
 func TestLargeValuesSurvive(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *running) {
-		size := 64 << 20
+		size := 32 << 20
 		if testing.Short() {
 			size = 8 << 20
 		}
