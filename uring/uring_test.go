@@ -14,9 +14,11 @@ var configurations = []struct {
 	options *Options
 }{
 	{"default", nil},
-	{"bare setup", &Options{Disable: []string{DeferTaskrun, SingleIssuer, CoopTaskrun, TaskrunFlag, SubmitAll, NoSQArray}}},
+	{"bare setup, one by one", &Options{Disable: []string{
+		DeferTaskrun, SingleIssuer, CoopTaskrun, TaskrunFlag, SubmitAll, NoSQArray,
+		MultishotAccept, MultishotRecv, WaitID, RegisteredRing,
+	}}},
 	{"cooperative without provided buffers", &Options{Disable: []string{DeferTaskrun, ProvidedBuffers}}},
-	{"one by one", &Options{Disable: []string{MultishotAccept, MultishotRecv, WaitID, RegisteredRing, TaskrunFlag}}},
 	{"tiny queues and one buffer", &Options{SQEntries: 4, CQEntries: 8, Buffers: 1, BufferSize: 512}},
 }
 
