@@ -14,14 +14,8 @@ func (b *tlsBelow) transport() Transport { return b.s }
 
 // ConnectionMade begins the handshake.
 func (b *tlsBelow) ConnectionMade(raw Transport) {
-	s := b.s
-	if s.state == tlsFailed { // the task was cancelled before
-		s.raw, s.ctx = raw, contextOf(raw)
-		raw.Abort()
-		return
-	}
-	s.connect(raw)
-	s.shake.connected.wake()
+	b.s.connect(raw)
+	b.s.shake.connected.wake()
 }
 
 // DataReceived takes ciphertext.

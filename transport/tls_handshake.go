@@ -51,7 +51,7 @@ func (b *tlsBelow) handshake(co *loop.Coro) error {
 	for s.state == tlsNew {
 		if err := h.connected.wait(co); err != nil {
 			s.state, s.closing = tlsFailed, true
-			return err // and ConnectionMade aborts the raw transport
+			return err // and the caller aborts the raw transport
 		}
 	}
 	if s.state == tlsHandshake {

@@ -6,8 +6,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -447,6 +449,66 @@ func TestExtraInfoOfTLSDefersToTheRawTransport(t *testing.T) {
 		check("closed")
 		if tr.Protocol() != nil || tr.IsReading() || !tr.IsClosing() || tr.WriteBufferSize() != 0 || tr.ReadBufferSize() != 0 {
 			t.Error("a getter is wrong after the end")
+		}
+	})
+}
+
+func TestCallbacksOfTheConfigurationKnowTheAddresses(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		var local, remote string
+		config := serverTLS()
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			local, remote = hello.Conn.LocalAddr().String(), hello.Conn.RemoteAddr().String()
+			return nil, nil
+		}
+		srv, port := localServer(t, co, newEcho, &ServerOptions{TLS: config})
+		tr, _, err := CreateConnection(co, newEcho, "127.0.0.1", port, &ConnectOptions{TLS: trusting()})
+		check(t, err)
+		ours, _ := tr.ExtraInfo(ExtraSockName)
+		if local != "127.0.0.1:"+port || remote != ours.(Addr).String() {
+			t.Errorf("local %s, remote %s, and the client is %v", local, remote, ours)
+		}
+		tr.Abort()
+		over(t, co, srv)
+
+		path := filepath.Join(t.TempDir(), "s")
+		unixSrv, err := CreateUnixServer(co, newEcho, path, &UnixServerOptions{TLS: config})
+		check(t, err)
+		tr, _, err = CreateUnixConnection(co, newEcho, path, &UnixConnectOptions{TLS: trusting()})
+		check(t, err)
+		if local != path || remote != "" {
+			t.Errorf("local %q, remote %q", local, remote)
+		}
+		tr.Abort()
+		over(t, co, unixSrv)
+	})
+}
+
+func TestTheCipherOfTLSIsDescribed(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for id, want := range map[uint16]TLSCipher{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       {"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS 1.2", 128},
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:       {"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS 1.2", 256},
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: {"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", "TLS 1.2", 256},
+		} {
+			config := serverTLS()
+			config.MaxVersion, config.CipherSuites = tls.VersionTLS12, []uint16{id}
+			p := &recorder{}
+			tr, _ := secured(t, co, p, config, nil)
+			if got, _ := tr.ExtraInfo(ExtraCipher); got != any(want) {
+				t.Errorf("the cipher is %v, want %v", got, want)
+			}
+			if tr.ConnectionState().CipherSuite != id || tr.Loop() != co.Loop() || tr.Protocol() != p {
+				t.Error("a getter is wrong")
+			}
+			for _, state := range []string{"open", "closing"} {
+				if s := fmt.Sprint(tr); !strings.HasPrefix(s, "<TLS "+state+" on <Stream ") {
+					t.Errorf("%s: %s", state, s)
+				}
+				tr.Close()
+			}
+			tr.Abort()
+			check(t, p.untilLost(t, co))
 		}
 	})
 }
