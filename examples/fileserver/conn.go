@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
@@ -13,15 +16,20 @@ import (
 
 // conn is one connection, served by one task.
 type conn struct {
-	s      *server
-	co     *loop.Coro
-	task   loop.AnyTask
-	sock   *sockapi.Socket
-	peer   string
-	header int // bytes that the current request's header may still take
-	out    []byte
-	idle   bool // between two requests
-	broken bool // nothing more can be sent
+	s       *server
+	co      *loop.Coro
+	task    loop.AnyTask
+	sock    *sockapi.Socket
+	peer    string
+	header  int // bytes that the current request's header may still take
+	failed  error // of Read
+	out     []byte
+	res     response
+	fields  http.Header   // of the response
+	due     time.Duration // when the limit is over, on the loop's clock
+	expired bool          // it was over
+	idle    bool          // between two requests
+	broken  bool          // nothing more can be sent
 }
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
@@ -29,20 +37,25 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10)
 // errHeaderTooLarge ends a request whose header takes more than maxHeader.
 var errHeaderTooLarge = errors.New("request header is too large")
 
-// Read receives from the connection, for bufio.Reader.
-func (c *conn) Read(p []byte) (int, error) {
+// Read receives from the connection, for bufio.Reader. After an error it does
+// not try again: net/http looks ahead and forgets errors that it meets there.
+func (c *conn) Read(p []byte) (n int, err error) {
+	if c.failed != nil {
+		return 0, c.failed
+	}
 	if c.header <= 0 {
 		return 0, errHeaderTooLarge
 	}
-	n, err := sockapi.RecvInto(c.co, c.sock, p[:min(len(p), c.header)])
+	n, c.failed = sockapi.RecvInto(c.co, c.sock, p[:min(len(p), c.header)])
 	c.header -= n
-	return n, err
+	return n, c.failed
 }
 
 // serveConn serves the requests of a connection until one side has enough.
 func (s *server) serveConn(co *loop.Coro, sock *sockapi.Socket, peer sockapi.Addr) {
-	c := &conn{s: s, co: co, task: co.Task(), sock: sock, peer: peer.String()}
+	c := &conn{s: s, co: co, task: co.Task(), sock: sock, peer: peer.String(), fields: http.Header{}, due: never}
 	s.conns[c] = struct{}{}
+	s.watch()
 	s.trace("%s connected", c.peer)
 	if err := sock.SetNoDelay(true); err != nil {
 		s.trace("%s: %v", c.peer, err) // slower, but as good
@@ -74,12 +87,9 @@ func (c *conn) serveOne(in *bufio.Reader) (again bool, err error) {
 		return false, err
 	}
 	c.header = maxHeader
-	var req *http.Request
-	err = loop.Timeout(c.co, headerLimit, func() (err error) {
-		req, err = http.ReadRequest(in)
-		return err
-	})
-	if err != nil {
+	c.limit(c.s.limits.header)
+	req, err := http.ReadRequest(in)
+	if err = c.unlimit(err); err != nil {
 		return false, c.refuse(err)
 	}
 	c.header = maxHeader // for the body, which is not wanted but may be there
@@ -109,10 +119,9 @@ func (c *conn) waitForRequest(in *bufio.Reader) error {
 	c.header = maxHeader
 	c.idle = true
 	defer func() { c.idle = false }()
-	return loop.Timeout(c.co, idleLimit, func() error {
-		_, err := in.Peek(1)
-		return err
-	})
+	c.limit(c.s.limits.idle)
+	_, err := in.Peek(1)
+	return c.unlimit(err)
 }
 
 // refuse answers a request that could not be read, if anybody is there to
@@ -149,7 +158,24 @@ func (c *conn) send(p []byte) error {
 	if c.broken {
 		return io.ErrClosedPipe
 	}
-	err := loop.Timeout(c.co, writeLimit, func() error { return sockapi.SendAll(c.co, c.sock, p) })
+	c.limit(c.s.limits.write)
+	err := c.unlimit(sockapi.SendAll(c.co, c.sock, p))
 	c.broken = err != nil
 	return err
+}
+
+// sendAhead sends p so that what is sent next follows in the same segment, at
+// once if the socket takes it.
+func (c *conn) sendAhead(p []byte) error {
+	if c.broken {
+		return io.ErrClosedPipe
+	}
+	n, err := unix.SendmsgN(c.sock.Fd(), p, nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err != nil {
+		n = 0 // it has to wait; or send finds out what is wrong
+	}
+	if n == len(p) {
+		return nil
+	}
+	return c.send(p[n:])
 }

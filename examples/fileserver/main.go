@@ -7,7 +7,9 @@
 //	main.go       flags, and one loop per -loops
 //	server.go     accepts connections and stops gracefully
 //	conn.go       the requests of one connection, one after the other
+//	limits.go     ends what takes too long
 //	response.go   an http.ResponseWriter that sends files with sendfile(2)
+//	directory.go  opens the files below the root, and none outside
 //	accesslog.go  one line per request
 //
 // Parsing, directory listings, ranges, conditions and MIME types are net/http's.
@@ -19,12 +21,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -89,14 +89,14 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 
 // serve serves until ctx is cancelled.
 func serve(ctx context.Context, cfg *config, stdout, stderr io.Writer) error {
-	root, err := os.OpenRoot(cfg.root)
+	files, err := openDirectory(cfg.root)
 	if err != nil {
 		return fmt.Errorf("-root: %w", err)
 	}
-	defer root.Close()
+	defer files.close()
 	log := newAccessLog(stdout, cfg.quiet)
 	defer log.close()
-	handler := onlyReads(http.FileServer(directory{root}))
+	handler := onlyReads(http.FileServer(files))
 
 	servers := make([]*server, 0, cfg.loops)
 	defer func() {
@@ -143,32 +143,6 @@ func runAll(ctx context.Context, servers []*server) error {
 	return errors.Join(errs...)
 }
 
-// directory opens the files below a root, and none outside, wherever symbolic
-// links lead. Its files are *os.File, which responses send by sendfile.
-type directory struct{ root *os.Root }
-
-// Open opens a file by the cleaned path of a request, as http.FileSystem.
-func (d directory) Open(name string) (http.File, error) {
-	name = strings.TrimPrefix(name, "/")
-	if name == "" {
-		name = "."
-	}
-	f, err := d.root.Open(name)
-	switch {
-	case err == nil:
-		return f, nil
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
-		return nil, fs.ErrNotExist
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return nil, err
-	}
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return nil, fs.ErrPermission // the name leads out of the root
-	}
-	return nil, err
-}
-
 // onlyReads refuses the methods that a file server has no use for.
 func onlyReads(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -191,7 +165,7 @@ func newServer(cfg *config, addr string, handler http.Handler, log *accessLog, s
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	s := &server{l: l, ln: ln, handler: handler, log: log, conns: map[*conn]struct{}{}}
+	s := &server{l: l, ln: ln, handler: handler, log: log, limits: usualLimits, conns: map[*conn]struct{}{}}
 	if cfg.verbose {
 		s.verbose = stderr
 	}

@@ -5,16 +5,16 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
-	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
 const (
 	bufferSize   = 32 << 10 // what is collected before it is sent
-	sendfileSize = 8 << 20  // what must get through within writeLimit
+	sendfileSize = 8 << 20  // what must get through within the limit
 )
 
 // response is the http.ResponseWriter of one request. It collects a small
@@ -34,9 +34,13 @@ type response struct {
 	sendFail error
 }
 
+// newResponse begins a response. It is the connection's only one, and valid
+// until the next begins.
 func newResponse(c *conn, req *http.Request) *response {
 	c.out = c.out[:0]
-	return &response{c: c, req: req, header: http.Header{}, length: -1, start: time.Now(), lastOne: req.Close}
+	clear(c.fields)
+	c.res = response{c: c, req: req, header: c.fields, length: -1, start: time.Now(), lastOne: req.Close}
+	return &c.res
 }
 
 func (w *response) Header() http.Header { return w.header }
@@ -115,7 +119,7 @@ func (w *response) appendBody(out, p []byte) []byte {
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	w.WriteHeader(http.StatusOK)
 	lr, limited := r.(*io.LimitedReader)
-	if !limited || !w.sendsBody() || w.length < 0 || lr.N <= bufferSize/2 {
+	if !limited || !w.sendsBody() || w.length < 0 {
 		return io.Copy(struct{ io.Writer }{w}, r)
 	}
 	file, ok := lr.R.(*os.File)
@@ -125,7 +129,26 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	if err := w.room(int(lr.N)); err != nil {
 		return 0, err
 	}
+	if !w.started {
+		w.begin(false)
+	}
+	if lr.N <= bufferSize/2 {
+		return w.collect(file, int(lr.N))
+	}
 	return w.sendfile(file, lr)
+}
+
+// collect reads the next n bytes of file behind what was collected.
+func (w *response) collect(file *os.File, n int) (int64, error) {
+	from := len(w.c.out)
+	w.c.out = slices.Grow(w.c.out, n)
+	n, err := io.ReadFull(file, w.c.out[from:from+n])
+	w.c.out = w.c.out[:from+n]
+	w.body += int64(n)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil // the file has shrunk; io.CopyN and finish notice
+	}
+	return int64(n), err
 }
 
 // sendfile sends the next lr.N bytes of file.
@@ -134,12 +157,10 @@ func (w *response) sendfile(file *os.File, lr *io.LimitedReader) (sent int64, er
 	if err != nil {
 		return 0, err
 	}
-	if !w.started {
-		w.begin(false)
+	if w.sendFail = w.c.sendAhead(w.c.out); w.sendFail != nil {
+		return 0, w.sendFail
 	}
-	if err := w.flush(); err != nil {
-		return 0, err
-	}
+	w.c.out = w.c.out[:0]
 	for lr.N > 0 {
 		n, err := w.sendPiece(file, offset+sent, min(lr.N, sendfileSize))
 		sent += n
@@ -157,11 +178,9 @@ func (w *response) sendfile(file *os.File, lr *io.LimitedReader) (sent int64, er
 }
 
 func (w *response) sendPiece(file *os.File, offset, count int64) (n int64, err error) {
-	err = loop.Timeout(w.c.co, writeLimit, func() (err error) {
-		n, err = sockapi.Sendfile(w.c.co, w.c.sock, file, offset, count, nil)
-		return err
-	})
-	return n, err
+	w.c.limit(w.c.s.limits.write)
+	n, err = sockapi.Sendfile(w.c.co, w.c.sock, file, offset, count, nil)
+	return n, w.c.unlimit(err)
 }
 
 // begin puts the header before what was collected of the body so far.
@@ -179,14 +198,13 @@ func (w *response) begin(chunked bool) {
 	} else if !w.req.ProtoAtLeast(1, 1) {
 		h.Set("Connection", "keep-alive")
 	}
-	if h.Get("Date") == "" {
-		h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	}
 	body := append([]byte(nil), w.c.out...)
 	out := append(w.c.out[:0], "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(w.status), 10)
 	out = append(out, ' ')
 	out = append(out, http.StatusText(w.status)...)
+	out = append(out, "\r\nDate: "...)
+	out = append(out, w.c.s.date.at(w.start)...)
 	out = append(out, "\r\n"...)
 	for name, values := range h {
 		for _, v := range values {
@@ -198,6 +216,19 @@ func (w *response) begin(chunked bool) {
 	}
 	out = append(out, "\r\n"...)
 	w.c.out = w.appendBody(out, body)
+}
+
+// httpDate is the current second as headers write it.
+type httpDate struct {
+	second int64
+	text   []byte
+}
+
+func (d *httpDate) at(t time.Time) []byte {
+	if s := t.Unix(); s != d.second || d.text == nil {
+		d.second, d.text = s, t.UTC().AppendFormat(d.text[:0], http.TimeFormat)
+	}
+	return d.text
 }
 
 // flush sends what was collected.

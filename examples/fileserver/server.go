@@ -13,11 +13,8 @@ import (
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
-// The limits of a connection.
+// Limits that are not a connection's own; see also limits.go.
 const (
-	idleLimit   = 60 * time.Second // between two requests
-	headerLimit = 10 * time.Second // to receive a request's header
-	writeLimit  = 60 * time.Second // to send one piece of a response
 	graceLimit  = 10 * time.Second // to finish responses when the server stops
 	maxHeader   = 64 << 10         // bytes of a request's header
 	acceptPause = time.Second      // after the process ran out of descriptors
@@ -30,11 +27,14 @@ type server struct {
 	addr    sockapi.Addr
 	handler http.Handler
 	log     *accessLog
+	limits  limits
 	verbose io.Writer // nil unless -v
 
 	// The rest belongs to the loop's thread.
 	conns    map[*conn]struct{}
+	watching bool // sweep is scheduled
 	stopping bool
+	date     httpDate
 }
 
 // close releases the loop and the listening socket of a server that is not
