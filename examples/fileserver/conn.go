@@ -21,7 +21,7 @@ type conn struct {
 	task    loop.AnyTask
 	sock    *sockapi.Socket
 	peer    string
-	header  int // bytes that the current request's header may still take
+	header  int   // bytes that the current request's header may still take
 	failed  error // of Read
 	out     []byte
 	res     response
