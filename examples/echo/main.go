@@ -3,15 +3,14 @@
 //
 //	echo -addr :7777
 //	echo -addr :7777 -loops 4
-//	echo -addr :7777 -tls -cert cert.pem -key key.pem
+//	echo -addr :7777 -cert cert.pem -key key.pem
 //	echo -unix /run/echo.sock -udp :7777
 //
 // With -tls and no certificate it makes one for itself. SIGINT and SIGTERM end
 // it: clients have five seconds to take what is still to be sent.
 //
-//	main.go         flags, loops and signals
-//	echo.go         the protocols
-//	certificate.go  a certificate for -tls
+//	main.go   flags, loops and signals
+//	echo.go   the protocols
 package main
 
 import (
@@ -27,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-80cfe818/ringloop/examples/internal/tlsflag"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 	"github.com/seed-80cfe818/ringloop/transport"
@@ -64,17 +64,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func parse(args []string, stderr io.Writer) (*config, error) {
 	cfg := &config{}
-	var withTLS bool
-	var cert, key string
+	var tlsFlags tlsflag.Flags
 	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&cfg.addr, "addr", "", "serve TCP on this `host:port`")
 	fs.StringVar(&cfg.unix, "unix", "", "serve a Unix stream socket at this `path`; a leading @ means an abstract name")
 	fs.StringVar(&cfg.udp, "udp", "", "serve UDP on this `host:port`")
-	fs.BoolVar(&withTLS, "tls", false, "speak TLS on TCP and Unix sockets")
-	fs.StringVar(&cert, "cert", "", "the certificate's `file`, in PEM")
-	fs.StringVar(&key, "key", "", "the key's `file`, in PEM")
-	fs.StringVar(&cfg.backend, "backend", "auto", "auto, io_uring or epoll")
+	tlsFlags.Register(fs)
+	fs.StringVar(&cfg.backend, "backend", "", "auto, io_uring or epoll (default: $RINGLOOP_BACKEND, else auto)")
 	fs.IntVar(&cfg.loops, "loops", 1, "how many event loops share the TCP and UDP ports")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -85,14 +82,9 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	case cfg.loops < 1:
 		return nil, fmt.Errorf("-loops %d: at least one is needed", cfg.loops)
 	}
-	if withTLS {
-		c, err := certificate(cert, key)
-		if err != nil {
-			return nil, err
-		}
-		cfg.tls = &tls.Config{Certificates: []tls.Certificate{c}}
-	}
-	return cfg, nil
+	var err error
+	cfg.tls, err = tlsFlags.Config()
+	return cfg, err
 }
 
 // program is what the loops share.
