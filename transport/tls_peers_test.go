@@ -1,3 +1,5 @@
+//go:build integration
+
 package transport
 
 import (
@@ -16,12 +18,12 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
-// program returns a foreign program that a test needs.
+// program returns a foreign program that a test needs. ci/peers installs it.
 func program(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("%s is not installed", name)
+		t.Fatal(err)
 	}
 	return path
 }
@@ -208,7 +210,7 @@ func startPython(t *testing.T, port string, size int) *foreign {
 	t.Helper()
 	python := program(t, "python3")
 	if err := exec.Command(python, "-c", "import sys, ssl, asyncio; sys.exit(sys.version_info < (3, 11))").Run(); err != nil {
-		t.Skipf("Python 3.11 with ssl is not installed: %v", err)
+		t.Fatalf("Python 3.11 with ssl is needed: %v", err)
 	}
 	cert, key := pemFiles(t)
 	return startForeign(t, python, "-c", asyncioPeer, port, cert, key, fmt.Sprint(size))
