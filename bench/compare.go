@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,7 +27,9 @@ type measurement struct {
 	Mismatches          uint64
 }
 
+// settings are what the flags of every sub-command say.
 type settings struct {
+	name     string // of the sub-command, and of the files it writes
 	rounds   int
 	duration time.Duration
 	servers  string
@@ -35,36 +38,109 @@ type settings struct {
 	loadCPUs string
 	cores    int
 	out      string
+	failures []string // which servers failed, and how
 }
 
-func compare(args []string) error {
-	var s settings
-	fs := flag.NewFlagSet("bench", flag.ExitOnError)
-	fs.IntVar(&s.rounds, "rounds", 5, "rounds, in each of which every server runs once per shape")
-	fs.DurationVar(&s.duration, "d", time.Second, "counted time of a run")
-	fs.StringVar(&s.servers, "servers", "", "servers to compare, by `name`, comma-separated")
-	fs.StringVar(&s.shapes, "shapes", "", "shapes of load, by `name`, comma-separated")
+// parse reads the flags of a sub-command and divides the processors.
+func (s *settings) parse(args []string) error {
+	fs := flag.NewFlagSet(s.name, flag.ExitOnError)
+	fs.IntVar(&s.rounds, "rounds", s.rounds, "rounds, in each of which every server runs once")
+	fs.DurationVar(&s.duration, "d", s.duration, "counted time of a run")
+	fs.StringVar(&s.servers, "servers", s.servers, "servers to compare, by `name`, comma-separated")
+	fs.StringVar(&s.shapes, "shapes", s.shapes, "shapes of load, by `name`, comma-separated")
 	fs.IntVar(&s.cores, "cores", 1, "cores for the server; the others make the load")
 	fs.StringVar(&s.out, "out", "results", "`directory` for the results")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if err := s.split(runtime.NumCPU()); err != nil {
+	if s.rounds < 1 {
+		return fmt.Errorf("-rounds %d: at least one is needed", s.rounds)
+	}
+	return s.split(runtime.NumCPU())
+}
+
+func compareEcho(args []string) error {
+	return compareServers(settings{name: "echo", rounds: 5, duration: 250 * time.Millisecond}, shapes, candidates("bin"), args)
+}
+
+func compareTLS(args []string) error {
+	s := settings{name: "tls", rounds: 5, duration: 400 * time.Millisecond}
+	return compareServers(s, []shape{{50, 512, 1}, {1000, 512, 1}, {50, 16 << 10, 1}}, tlsCandidates("bin"), args)
+}
+
+// compareAccept counts connections, each of which carries one message.
+func compareAccept(args []string) error {
+	s := settings{name: "accept", rounds: 5, duration: 400 * time.Millisecond}
+	return compareServers(s, []shape{{50, 64, 1}, {1000, 64, 1}}, candidates("bin"), args)
+}
+
+// compareServers runs the servers under the shapes, those that were picked, and
+// writes a table and a plot.
+func compareServers(s settings, list []shape, all []candidate, args []string) error {
+	if err := s.parse(args); err != nil {
 		return err
 	}
-	list, err := pickShapes(s.shapes)
+	list, err := pickShapes(list, s.shapes)
 	if err != nil {
 		return err
 	}
-	servers, missing, err := build(s.servers)
+	servers, missing, err := build(all, s.servers)
 	if err != nil {
 		return err
 	}
-	all, err := measure(&s, servers, list)
+	if len(servers) == 0 {
+		return errors.New("no server can be built")
+	}
+	results := measure(&s, servers, list)
+	if err := s.write(results, table(results, servers, list, missing, &s)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.out, s.file()+".svg"), plot(results, servers, list, &s), 0o644)
+}
+
+// kind is the kind of load.
+func (s *settings) kind() string {
+	switch s.name {
+	case "tls":
+		return "tls"
+	case "accept":
+		return "storm"
+	}
+	return "echo"
+}
+
+// file is the name of the results without its extension.
+func (s *settings) file() string {
+	if s.cores > 1 {
+		return fmt.Sprintf("%s-%dcores", s.name, s.cores)
+	}
+	return s.name
+}
+
+// write writes the table and the raw figures.
+func (s *settings) write(raw any, md string) error {
+	if err := os.MkdirAll(s.out, 0o755); err != nil {
+		return err
+	}
+	for _, f := range s.failures {
+		md += "\nFailed: " + f + "\n"
+	}
+	js, err := json.MarshalIndent(raw, "", " ")
 	if err != nil {
 		return err
 	}
-	return report(&s, all, servers, list, missing)
+	fmt.Print(md, "\n")
+	path := filepath.Join(s.out, s.file())
+	if err := os.WriteFile(path+".json", append(js, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(path+".md", []byte(md), 0o644)
+}
+
+// fail notes that a server could not be measured; the others go on.
+func (s *settings) fail(what string, err error) {
+	s.failures = append(s.failures, fmt.Sprintf("%s: %v", what, err))
+	fmt.Fprintf(os.Stderr, "bench: %s: %v\n", what, err)
 }
 
 // split gives the server the first cores and the load the others.
@@ -81,11 +157,11 @@ func (s *settings) split(cpus int) error {
 }
 
 // build builds the servers and tells which cannot be had here.
-func build(names string) (servers []candidate, missing []string, err error) {
+func build(all []candidate, names string) (servers []candidate, missing []string, err error) {
 	if err := os.MkdirAll("bin", 0o755); err != nil {
 		return nil, nil, err
 	}
-	picked, err := pickCandidates(candidates("bin"), names)
+	picked, err := pickCandidates(all, names)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,15 +178,15 @@ func build(names string) (servers []candidate, missing []string, err error) {
 
 // measure runs every server once per shape and round. The order within a round
 // changes, so that nobody always runs after the same neighbour.
-func measure(s *settings, servers []candidate, list []shape) ([]measurement, error) {
-	var all []measurement
+func measure(s *settings, servers []candidate, list []shape) (all []measurement) {
 	for _, sh := range list {
 		for round := range s.rounds {
 			for i := range servers {
 				c := &servers[(i+round)%len(servers)]
 				m, err := runOnce(s, c, sh)
 				if err != nil {
-					return nil, fmt.Errorf("%s under %s: %w", c.name, sh, err)
+					s.fail(fmt.Sprintf("%s under %s, round %d", c.name, sh, round), err)
+					continue
 				}
 				m.Round = round
 				all = append(all, *m)
@@ -118,7 +194,7 @@ func measure(s *settings, servers []candidate, list []shape) ([]measurement, err
 			}
 		}
 	}
-	return all, nil
+	return all
 }
 
 func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
@@ -143,22 +219,21 @@ func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
 	if err != nil {
 		return nil, err
 	}
-	total := float64(res.Messages) * (res.Seconds + warmup.Seconds()) / res.Seconds
 	return &measurement{
 		Server: c.name, Kind: c.kind, Shape: sh.String(), Rate: float64(res.Messages) / res.Seconds,
 		P50: float64(res.P50) / 1e3, P99: float64(res.P99) / 1e3, P999: float64(res.P999) / 1e3,
-		CPU: (after - before) / total * 1e6, RSS: rss, Mismatches: res.Mismatches,
+		CPU: (after - before) / float64(res.Total) * 1e6, RSS: rss, Mismatches: res.Mismatches,
 	}, nil
 }
 
-const warmup = 300 * time.Millisecond
+const warmup = 200 * time.Millisecond
 
 func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "load", "-addr", addr, "-c", fmt.Sprint(sh.Connections), "-size", fmt.Sprint(sh.Size),
+	cmd := exec.Command("taskset", "-c", s.loadCPUs, self, "load", "-kind", s.kind(), "-addr", addr, "-c", fmt.Sprint(sh.Connections), "-size", fmt.Sprint(sh.Size),
 		"-depth", fmt.Sprint(sh.Depth), "-warmup", warmup.String(), "-d", s.duration.String(), "-cpus", s.loadCPUs)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -173,23 +248,6 @@ func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
 		return nil, fmt.Errorf("%d bytes came back wrong", res.Mismatches)
 	}
 	return &res, nil
-}
-
-// report writes the table and the raw figures.
-func report(s *settings, all []measurement, servers []candidate, list []shape, missing []string) error {
-	if err := os.MkdirAll(s.out, 0o755); err != nil {
-		return err
-	}
-	raw, err := json.MarshalIndent(all, "", " ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(s.out, "echo.json"), raw, 0o644); err != nil {
-		return err
-	}
-	md := table(all, servers, list, missing, s)
-	fmt.Print(md)
-	return os.WriteFile(filepath.Join(s.out, "echo.md"), []byte(md), 0o644)
 }
 
 // median returns the middle of the values.

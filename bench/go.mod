@@ -6,10 +6,15 @@ require (
 	github.com/cloudwego/netpoll v0.7.2
 	github.com/lesismal/nbio v1.6.8
 	github.com/panjf2000/gnet/v2 v2.9.7
+	github.com/valyala/fasthttp v1.78.0
 	golang.org/x/sys v0.49.0
 )
 
-require github.com/iceber/iouring-go v0.0.0-20230403020409-002cfd2e2a90 // indirect
+require (
+	github.com/iceber/iouring-go v0.0.0-20230403020409-002cfd2e2a90 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/molecule-man/go-brrr v1.3.1 // indirect
+)
 
 require (
 	github.com/bytedance/gopkg v0.1.1 // indirect

@@ -1,4 +1,4 @@
-// Command bench compares echo servers: ours, Go's peers, uvloop, libuv and two
+// Command bench compares Ringloop with Go's peers, uvloop, libuv, nginx and two
 // floors in C. See README.md.
 package main
 
@@ -15,16 +15,58 @@ import (
 	"github.com/seed-80cfe818/ringloop/bench/load"
 )
 
-func main() {
-	run := compare
-	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "load" {
-		run, args = makeLoad, args[1:]
+// command is one of the comparisons.
+type command struct {
+	name string
+	run  func(args []string) error
+	what string
+}
+
+func commands() []command {
+	return []command{
+		{"echo", compareEcho, "echo servers under every shape of load"},
+		{"calls", compareCalls, "system calls and allocations per message"},
+		{"idle", compareIdle, "memory of idle connections"},
+		{"accept", compareAccept, "connections a second"},
+		{"http", compareHTTP, "files over HTTP, by wrk"},
+		{"tls", compareTLS, "echo over TLS"},
+		{"loop", compareLoop, "callbacks, timers and tasks"},
 	}
-	if err := run(args); err != nil {
+}
+
+func main() {
+	if err := dispatch(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// dispatch runs the sub-command, or all of them with their defaults.
+func dispatch(args []string) error {
+	if len(args) == 0 {
+		for _, c := range commands() {
+			if err := c.run(nil); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+		return nil
+	}
+	switch args[0] { // the processes that this one starts
+	case "load":
+		return makeLoad(args[1:])
+	case "micro":
+		return makeMicro(args[1:])
+	}
+	for _, c := range commands() {
+		if c.name == args[0] {
+			return c.run(args[1:])
+		}
+	}
+	var b strings.Builder
+	for _, c := range commands() {
+		fmt.Fprintf(&b, "\n  %-7s %s", c.name, c.what)
+	}
+	return fmt.Errorf("no sub-command %q; without one, all of these run:%s", args[0], b.String())
 }
 
 // makeLoad is the client, a process of its own so that it can be pinned.
@@ -38,6 +80,7 @@ func makeLoad(args []string) error {
 	fs.DurationVar(&cfg.Warmup, "warmup", 300*time.Millisecond, "not counted")
 	fs.DurationVar(&cfg.Duration, "d", time.Second, "counted")
 	cpus := fs.String("cpus", "1", "processors, one thread on each")
+	kind := fs.String("kind", "echo", "echo, tls or storm")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -46,8 +89,16 @@ func makeLoad(args []string) error {
 		return err
 	}
 	cfg.CPUs = list
-	runtime.GOMAXPROCS(len(list) + 1)
-	res, err := load.Run(cfg)
+	threads := len(list)
+	if *kind == "echo" {
+		threads++ // its workers block theirs
+	}
+	runtime.GOMAXPROCS(threads)
+	run, known := map[string]func(load.Config) (*load.Result, error){"echo": load.Run, "tls": load.RunTLS, "storm": load.RunStorm}[*kind]
+	if !known {
+		return fmt.Errorf("no kind of load %q", *kind)
+	}
+	res, err := run(cfg)
 	if err != nil {
 		return err
 	}

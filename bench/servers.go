@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -19,38 +20,72 @@ type candidate struct {
 	kind  string // ours, go, floor, c or python
 	build []string
 	run   []string // with PORT in place of the port
-	env   []string
+	// config is written to a file in dir, with the port in place of PORT; its
+	// path takes the place of CONFIG in run.
+	config, dir string
 }
 
-// candidates are all servers, built into bin by their build commands.
+// goServer is a server in the folder pkg of servers.
+func goServer(bin, name, kind, pkg string, args ...string) candidate {
+	exe := filepath.Join(bin, pkg)
+	return candidate{name: name, kind: kind, build: []string{"go", "build", "-o", exe, "./servers/" + pkg}, run: append([]string{exe, "PORT"}, args...)}
+}
+
+func cServer(bin, name, kind, source string, libs []string, args ...string) candidate {
+	exe := filepath.Join(bin, source)
+	build := append([]string{"gcc", "-O2", "-Wall", "-o", exe, "servers/c/" + source + ".c"}, libs...)
+	return candidate{name: name, kind: kind, build: build, run: append([]string{exe, "PORT"}, args...)}
+}
+
+// python is an echo server of Debian's own Python.
+func python(name string) candidate {
+	return candidate{name: name, kind: "python", build: []string{"/usr/bin/python3", "-c", "import " + name}, run: []string{"/usr/bin/python3", "servers/python/echo.py", "PORT", name}}
+}
+
+// candidates are the echo servers, built into bin by their build commands.
 func candidates(bin string) []candidate {
-	goServer := func(name, kind, pkg string, args ...string) candidate {
-		exe := filepath.Join(bin, pkg)
-		return candidate{name: name, kind: kind, build: []string{"go", "build", "-o", exe, "./servers/" + pkg}, run: append([]string{exe, "PORT"}, args...)}
-	}
-	cServer := func(name, kind, source string, libs []string, args ...string) candidate {
-		exe := filepath.Join(bin, source)
-		build := append([]string{"gcc", "-O2", "-Wall", "-o", exe, "servers/c/" + source + ".c"}, libs...)
-		return candidate{name: name, kind: kind, build: build, run: append([]string{exe, "PORT"}, args...)}
-	}
-	python := func(name string) candidate {
-		return candidate{name: name, kind: "python", build: []string{"/usr/bin/python3", "-c", "import " + name}, run: []string{"/usr/bin/python3", "servers/python/echo.py", "PORT", name}}
-	}
 	return []candidate{
-		goServer("ringloop callbacks", "ours", "ringloop-callbacks", "io_uring"),
-		goServer("ringloop tasks", "ours", "ringloop-tasks", "io_uring"),
-		goServer("ringloop callbacks epoll", "ours", "ringloop-callbacks", "epoll"),
-		goServer("ringloop tasks epoll", "ours", "ringloop-tasks", "epoll"),
-		goServer("net", "go", "net"),
-		goServer("gnet", "go", "gnet"),
-		goServer("netpoll", "go", "netpoll"),
-		goServer("nbio", "go", "nbio"),
-		cServer("C io_uring 4K", "floor", "uring_floor", []string{"-luring"}, "4096", "1024"),
-		cServer("C io_uring 64K", "floor", "uring_floor", []string{"-luring"}, "65536", "64"),
-		cServer("C epoll", "floor", "epoll_floor", nil),
-		cServer("libuv", "c", "uv_echo", []string{"-luv"}),
+		goServer(bin, "ringloop callbacks", "ours", "ringloop-callbacks", "io_uring"),
+		goServer(bin, "ringloop tasks", "ours", "ringloop-tasks", "io_uring"),
+		goServer(bin, "ringloop callbacks epoll", "ours", "ringloop-callbacks", "epoll"),
+		goServer(bin, "ringloop tasks epoll", "ours", "ringloop-tasks", "epoll"),
+		goServer(bin, "net", "go", "net"),
+		goServer(bin, "gnet", "go", "gnet"),
+		goServer(bin, "netpoll", "go", "netpoll"),
+		goServer(bin, "nbio", "go", "nbio"),
+		cServer(bin, "C io_uring 4K", "floor", "uring_floor", []string{"-luring"}, "4096", "1024"),
+		cServer(bin, "C io_uring 64K", "floor", "uring_floor", []string{"-luring"}, "65536", "64"),
+		cServer(bin, "C epoll", "floor", "epoll_floor", nil),
+		cServer(bin, "libuv", "c", "uv_echo", []string{"-luv"}),
 		python("uvloop"),
 		python("asyncio"),
+	}
+}
+
+// tlsCandidates are the echo servers over TLS.
+func tlsCandidates(bin string) []candidate {
+	return []candidate{
+		goServer(bin, "ringloop TLS", "ours", "ringloop-tls", "io_uring"),
+		goServer(bin, "ringloop TLS epoll", "ours", "ringloop-tls", "epoll"),
+		goServer(bin, "net + crypto/tls", "go", "net-tls"),
+	}
+}
+
+// fileCandidates are the servers of the files in dir.
+func fileCandidates(bin, dir string) []candidate {
+	ours := func(name, backend string) candidate {
+		exe := filepath.Join(bin, "fileserver")
+		return candidate{
+			name: name, kind: "ours", build: []string{"go", "build", "-o", exe, "github.com/seed-80cfe818/ringloop/examples/fileserver"},
+			run: []string{exe, "-q", "-root", dir, "-addr", "127.0.0.1:PORT", "-backend", backend},
+		}
+	}
+	return []candidate{
+		ours("ringloop fileserver", "io_uring"),
+		ours("ringloop fileserver epoll", "epoll"),
+		{name: "nginx", kind: "c", build: []string{"nginx", "-v"}, run: []string{"nginx", "-c", "CONFIG", "-p", dir}},
+		goServer(bin, "net/http", "go", "nethttp", dir),
+		goServer(bin, "fasthttp", "go", "fasthttp", dir),
 	}
 }
 
@@ -87,24 +122,37 @@ func (c *candidate) prepare() error {
 type process struct {
 	cmd  *exec.Cmd
 	addr string
+	out  *bufio.Reader // what it writes
 }
 
 // start runs a server on processors of its own and waits until it accepts
 // connections.
-func (c *candidate) start(cpus string, cores int, wrap ...string) (*process, error) {
+func (c *candidate) start(cpus string, cores int) (*process, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"taskset", "-c", cpus}, wrap...)
+	args := []string{"taskset", "-c", cpus}
+	config := filepath.Join(c.dir, "config")
+	if c.config != "" {
+		text := strings.ReplaceAll(c.config, "PORT", strconv.Itoa(port))
+		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
 	for _, a := range c.run {
-		args = append(args, strings.ReplaceAll(a, "PORT", strconv.Itoa(port)))
+		a = strings.ReplaceAll(a, "PORT", strconv.Itoa(port))
+		args = append(args, strings.ReplaceAll(a, "CONFIG", config))
 	}
 	p := &process{cmd: exec.Command(args[0], args[1:]...), addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(cores))
-	p.cmd.Env = append(p.cmd.Env, c.env...)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewReader(out)
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}

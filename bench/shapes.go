@@ -28,7 +28,7 @@ var shapes = []shape{
 }
 
 // pickShapes returns the shapes whose names are listed, all for an empty list.
-func pickShapes(list string) ([]shape, error) {
+func pickShapes(shapes []shape, list string) ([]shape, error) {
 	if list == "" {
 		return shapes, nil
 	}

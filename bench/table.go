@@ -2,51 +2,111 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // table formats the comparison: per shape the best and median rate of every
-// server, the median over the rounds of its rate divided by that of the first
-// server in the same round, and what else was measured.
+// server, the median over the rounds of the first server's rate divided by its
+// rate in the same round, and what else was measured.
 func table(all []measurement, servers []candidate, list []shape, missing []string, s *settings) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Server on %d core(s), %d rounds of %v, servers interleaved.\n", s.cores, s.rounds, s.duration)
-	if len(missing) > 0 {
-		fmt.Fprintf(&b, "Missing on this machine: %s.\n", strings.Join(missing, ", "))
-	}
+	writeMissing(&b, missing)
+	leads(&b, all, servers, list)
 	for _, sh := range list {
-		fmt.Fprintf(&b, "\n### %s\n\n| server | best msg/s | median | ratio of %s to it | p50 us | p99 us | p99.9 us | CPU s / 1M | RSS MB |\n|---|---|---|---|---|---|---|---|---|\n", sh, servers[0].name)
-		base := of(all, servers[0].name, sh)
+		fmt.Fprintf(&b, "\n### %s\n\n| server | best per s | median per s | ratio of %s to it | p50 us | p99 us | p99.9 us | CPU s / 1M | RSS MB |\n|---|---|---|---|---|---|---|---|---|\n", sh, servers[0].name)
 		for _, c := range servers {
 			ms := of(all, c.name, sh)
-			var ratios []float64
-			for i := range min(len(ms), len(base)) {
-				ratios = append(ratios, base[i].Rate/ms[i].Rate)
+			if len(ms) == 0 {
+				fmt.Fprintf(&b, "| %s | - | - | - | - | - | - | - | - |\n", c.name)
+				continue
 			}
-			get := func(f func(measurement) float64) []float64 {
-				var v []float64
-				for _, m := range ms {
-					v = append(v, f(m))
-				}
-				return v
-			}
-			rates := get(func(m measurement) float64 { return m.Rate })
-			best := 0.0
-			for _, r := range rates {
-				best = max(best, r)
-			}
-			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f | %.0f | %.0f | %.2f | %.1f |\n", c.name, best, median(rates), median(ratios),
-				median(get(func(m measurement) float64 { return m.P50 })), median(get(func(m measurement) float64 { return m.P99 })),
-				median(get(func(m measurement) float64 { return m.P999 })), median(get(func(m measurement) float64 { return m.CPU })),
-				median(get(func(m measurement) float64 { return m.RSS }))/1e6)
+			mid := func(f func(measurement) float64) float64 { return median(each(ms, f)) }
+			rates := each(ms, rate)
+			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f | %.0f | %.0f | %.2f | %.1f |\n", c.name, slices.Max(rates), median(rates),
+				paired(of(all, servers[0].name, sh), ms, rate), mid(func(m measurement) float64 { return m.P50 }),
+				mid(func(m measurement) float64 { return m.P99 }), mid(func(m measurement) float64 { return m.P999 }),
+				mid(func(m measurement) float64 { return m.CPU }), mid(func(m measurement) float64 { return m.RSS })/1e6)
 		}
 	}
 	return b.String()
 }
 
+// leads formats, for every server of ours, the median of the paired ratios to
+// the best of every other kind, by median rate.
+func leads(b *strings.Builder, all []measurement, servers []candidate, list []shape) {
+	kinds := []string{"go", "floor", "c", "python"}
+	titles := map[string]string{"go": "best Go peer", "floor": "best C floor", "c": "best C program", "python": "best Python"}
+	b.WriteString("\n### Ratios\n\nMedian of paired ratios of rates; above 1 ours is faster. p99 is ours divided by the best Go peer's.\n\n| shape | ours |")
+	for _, k := range kinds {
+		fmt.Fprintf(b, " / %s |", titles[k])
+	}
+	b.WriteString(" p99 |\n|---|---|" + strings.Repeat("---|", len(kinds)+1) + "\n")
+	for _, sh := range list {
+		for _, c := range servers {
+			ms := of(all, c.name, sh)
+			if c.kind != "ours" || len(ms) == 0 {
+				continue
+			}
+			fmt.Fprintf(b, "| %s | %s |", sh, c.name)
+			for _, k := range kinds {
+				peer := bestOf(all, servers, sh, k)
+				if peer == "" {
+					b.WriteString(" - |")
+					continue
+				}
+				fmt.Fprintf(b, " %.2f (%s) |", paired(ms, of(all, peer, sh), rate), peer)
+			}
+			p99 := "-"
+			if peer := bestOf(all, servers, sh, "go"); peer != "" {
+				p99 = fmt.Sprintf("%.2f", paired(ms, of(all, peer, sh), func(m measurement) float64 { return m.P99 }))
+			}
+			fmt.Fprintf(b, " %s |\n", p99)
+		}
+	}
+}
+
+// bestOf returns the server of a kind with the highest median rate, "" if there
+// is none.
+func bestOf(all []measurement, servers []candidate, sh shape, kind string) (name string) {
+	best := 0.0
+	for _, c := range servers {
+		if c.kind != kind {
+			continue
+		}
+		if m := median(each(of(all, c.name, sh), rate)); m > best {
+			best, name = m, c.name
+		}
+	}
+	return name
+}
+
+// paired returns the median of a's values divided by b's of the same round, 0
+// if they have no round in common.
+func paired(a, b []measurement, value func(measurement) float64) float64 {
+	var ratios []float64
+	for _, m := range a {
+		for _, n := range b {
+			if m.Round == n.Round && value(n) > 0 {
+				ratios = append(ratios, value(m)/value(n))
+			}
+		}
+	}
+	return median(ratios)
+}
+
+func rate(m measurement) float64 { return m.Rate }
+
+func each(ms []measurement, value func(measurement) float64) (v []float64) {
+	for _, m := range ms {
+		v = append(v, value(m))
+	}
+	return v
+}
+
 // of returns the measurements of a server under a shape, by round.
-func of(all []measurement, server string, sh shape) []measurement {
-	var ms []measurement
+func of(all []measurement, server string, sh shape) (ms []measurement) {
 	for _, m := range all {
 		if m.Server == server && m.Shape == sh.String() {
 			ms = append(ms, m)

@@ -28,6 +28,7 @@ type Config struct {
 // Result is what was counted.
 type Result struct {
 	Messages   uint64  // echoed while counting
+	Total      uint64  // echoed, also while warming up
 	Seconds    float64 // of counting
 	P50, P99   uint64  // nanoseconds from sending a message to having it back
 	P999, Max  uint64
@@ -87,6 +88,7 @@ func collect(workers []*worker, seconds float64) *Result {
 	for _, w := range workers {
 		h.Merge(&w.hist)
 		res.Messages += w.messages
+		res.Total += w.total
 		res.Mismatches += w.mismatches
 	}
 	res.P50, res.P99, res.P999, res.Max = h.Quantile(0.5), h.Quantile(0.99), h.Quantile(0.999), h.max
@@ -132,6 +134,7 @@ type worker struct {
 	burst      []byte // Depth messages in a row, and one more
 	hist       Histogram
 	messages   uint64
+	total      uint64
 	mismatches uint64
 }
 
@@ -259,6 +262,7 @@ func (w *worker) receive(c *connection, index int) error {
 	if complete == 0 {
 		return nil
 	}
+	w.total += uint64(complete)
 	t := now()
 	count := w.r.phase.Load() == counting
 	for range complete {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/panjf2000/gnet/v2"
+	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 )
 
 type echo struct{ gnet.BuiltinEventEngine }
@@ -20,6 +21,7 @@ func (echo) OnTraffic(c gnet.Conn) gnet.Action {
 }
 
 func main() {
+	stats.OnSignal()
 	log.Fatal(gnet.Run(&echo{}, "tcp://127.0.0.1:"+os.Args[1],
 		gnet.WithNumEventLoop(runtime.GOMAXPROCS(0)), gnet.WithReuseAddr(true), gnet.WithTCPNoDelay(gnet.TCPNoDelay)))
 }

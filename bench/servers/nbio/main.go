@@ -8,9 +8,11 @@ import (
 
 	"github.com/lesismal/nbio"
 	"github.com/lesismal/nbio/logging"
+	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 )
 
 func main() {
+	stats.OnSignal()
 	logging.SetLevel(logging.LevelError)
 	e := nbio.NewEngine(nbio.Config{
 		Network: "tcp", Addrs: []string{"127.0.0.1:" + os.Args[1]},

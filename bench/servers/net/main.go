@@ -5,9 +5,12 @@ import (
 	"log"
 	"net"
 	"os"
+
+	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 )
 
 func main() {
+	stats.OnSignal()
 	l, err := net.Listen("tcp4", "127.0.0.1:"+os.Args[1])
 	if err != nil {
 		log.Fatal(err)

@@ -7,9 +7,11 @@ import (
 	"os"
 
 	"github.com/cloudwego/netpoll"
+	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 )
 
 func main() {
+	stats.OnSignal()
 	l, err := netpoll.CreateListener("tcp", "127.0.0.1:"+os.Args[1])
 	if err != nil {
 		log.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"log"
 	"os"
 
+	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/transport"
 )
@@ -20,6 +21,7 @@ func (e *echo) ConnectionMade(t transport.Transport) { e.t = t }
 func (e *echo) DataReceived(data []byte) { _ = e.t.Write(data) }
 
 func main() {
+	stats.OnSignal()
 	log.Fatal(loop.Run(func(co *loop.Coro) error {
 		opts := &transport.ServerOptions{Backlog: 4096, ReusePort: true}
 		s, err := transport.CreateServer(co, func() transport.Protocol { return &echo{} }, []string{"127.0.0.1"}, os.Args[1], opts)

@@ -5,11 +5,13 @@ import (
 	"log"
 	"os"
 
+	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
 func main() {
+	stats.OnSignal()
 	log.Fatal(loop.Run(func(co *loop.Coro) error {
 		ln, err := sockapi.Listen("tcp", "127.0.0.1:"+os.Args[1], &sockapi.ListenOptions{Backlog: 4096, ReusePort: true})
 		if err != nil {

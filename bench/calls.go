@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// callCount is what one message costs a server in system calls and in heap
+// allocations; a negative number says that it was not measured.
+type callCount struct {
+	Server, Shape  string
+	Calls, Allocs  float64
+	MostOften      string // the system calls, by number
+	TracedMessages uint64
+}
+
+// compareCalls counts system calls and allocations, each in a run of its own:
+// strace slows everything down, so rates are taken elsewhere.
+func compareCalls(args []string) error {
+	s := settings{name: "calls", rounds: 1, duration: 500 * time.Millisecond, shapes: "1x64,50x512,1000x512,50x(16x512),200x16K"}
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	list, err := pickShapes(shapes, s.shapes)
+	if err != nil {
+		return err
+	}
+	servers, missing, err := build(candidates("bin"), s.servers)
+	if err != nil {
+		return err
+	}
+	_, straceErr := exec.LookPath("strace")
+	if straceErr != nil {
+		missing = append(missing, "strace")
+	}
+	var all []callCount
+	for _, sh := range list {
+		for i := range servers {
+			c := &servers[i]
+			n := callCount{Server: c.name, Shape: sh.String(), Calls: -1, Allocs: -1}
+			if straceErr == nil {
+				if err := n.trace(&s, c, sh); err != nil {
+					s.fail(fmt.Sprintf("strace of %s under %s", c.name, sh), err)
+				}
+			}
+			if c.kind == "ours" || c.kind == "go" {
+				if n.Allocs, err = countAllocs(&s, c, sh); err != nil {
+					s.fail(fmt.Sprintf("allocations of %s under %s", c.name, sh), err)
+				}
+			}
+			all = append(all, n)
+			fmt.Fprintf(os.Stderr, "%-12s %-26s %6.2f calls %6.3f allocations\n", sh, c.name, n.Calls, n.Allocs)
+		}
+	}
+	return s.write(all, callTable(all, missing))
+}
+
+// trace counts the system calls of a run. Those of connecting are few.
+func (n *callCount) trace(s *settings, c *candidate, sh shape) error {
+	p, err := c.start(s.cpus, s.cores)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	var out bytes.Buffer
+	tracer := exec.Command("strace", "-f", "-c", "-q", "-p", strconv.Itoa(p.cmd.Process.Pid))
+	tracer.Stderr = &out
+	tracer.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := tracer.Start(); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(10 * time.Second); !p.traced() && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	res, loadErr := runLoad(s, p.addr, sh)
+	_ = tracer.Process.Signal(os.Interrupt)
+	_ = tracer.Wait() // it ends by the signal
+	if loadErr != nil {
+		return loadErr
+	}
+	calls, most, err := parseStrace(out.String())
+	if err != nil {
+		return err
+	}
+	n.TracedMessages = res.Total
+	n.Calls, n.MostOften = float64(calls)/float64(res.Total), most
+	return nil
+}
+
+// traced reports whether a tracer is attached to every thread.
+func (p *process) traced() bool {
+	dir := fmt.Sprintf("/proc/%d/task", p.cmd.Process.Pid)
+	threads, err := os.ReadDir(dir)
+	for _, t := range threads {
+		b, readErr := os.ReadFile(dir + "/" + t.Name() + "/status")
+		if readErr != nil || strings.Contains(string(b), "TracerPid:\t0\n") {
+			return false
+		}
+	}
+	return err == nil
+}
+
+// parseStrace reads the table of strace -c: all calls, and the three that are
+// made most.
+func parseStrace(s string) (total uint64, most string, err error) {
+	type count struct {
+		name string
+		n    uint64
+	}
+	var top []count
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[len(f)-1] == "syscall" || f[len(f)-1] == "total" {
+			continue
+		}
+		n, err := strconv.ParseUint(f[3], 10, 64)
+		if err != nil {
+			continue // a rule, or a message
+		}
+		total += n
+		at := len(top)
+		for at > 0 && top[at-1].n < n {
+			at--
+		}
+		top = append(top[:at], append([]count{{f[len(f)-1], n}}, top[at:]...)...)
+	}
+	if total == 0 {
+		return 0, "", fmt.Errorf("strace counted nothing: %q", s)
+	}
+	var names []string
+	for _, c := range top[:min(3, len(top))] {
+		names = append(names, c.name)
+	}
+	return total, strings.Join(names, ", "), nil
+}
+
+// countAllocs asks the server for its allocations before and after a run on
+// connections, and subtracts those of a short run on as many connections: what
+// connecting allocates is no message's.
+func countAllocs(s *settings, c *candidate, sh shape) (float64, error) {
+	p, err := c.start(s.cpus, s.cores)
+	if err != nil {
+		return 0, err
+	}
+	defer p.stop()
+	var allocs, messages [3]float64
+	for i, d := range []time.Duration{50 * time.Millisecond, 50 * time.Millisecond, s.duration} {
+		before, err := p.mallocs()
+		if err != nil {
+			return 0, err
+		}
+		run := *s
+		run.duration = d
+		res, err := runLoad(&run, p.addr, sh)
+		if err != nil {
+			return 0, err
+		}
+		after, err := p.mallocs()
+		if err != nil {
+			return 0, err
+		}
+		allocs[i], messages[i] = after-before, float64(res.Total)
+	}
+	if messages[2] <= messages[1] {
+		return 0, fmt.Errorf("the longer run had no more messages than the shorter: %.0f and %.0f", messages[2], messages[1])
+	}
+	return max(0, (allocs[2]-allocs[1])/(messages[2]-messages[1])), nil
+}
+
+// mallocs asks a server written in Go how many objects it has allocated.
+func (p *process) mallocs() (float64, error) {
+	if err := p.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		return 0, err
+	}
+	line, err := p.out.ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(strings.TrimSpace(line), 64)
+}
+
+func callTable(all []callCount, missing []string) string {
+	var b strings.Builder
+	b.WriteString("System calls counted by strace, allocations by the servers themselves, in runs of their own.\n")
+	writeMissing(&b, missing)
+	last := ""
+	for _, n := range all {
+		if n.Shape != last {
+			last = n.Shape
+			fmt.Fprintf(&b, "\n### %s\n\n| server | system calls per message | allocations per message | most often |\n|---|---|---|---|\n", n.Shape)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", n.Server, orDash(n.Calls, "%.3f"), orDash(n.Allocs, "%.4f"), n.MostOften)
+	}
+	return b.String()
+}
+
+// orDash formats a number that is negative if it was not measured.
+func orDash(v float64, format string) string {
+	if v < 0 {
+		return "-"
+	}
+	return fmt.Sprintf(format, v)
+}
+
+func writeMissing(b *strings.Builder, missing []string) {
+	if len(missing) > 0 {
+		fmt.Fprintf(b, "Missing on this machine: %s.\n", strings.Join(missing, ", "))
+	}
+}
