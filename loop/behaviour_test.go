@@ -346,6 +346,26 @@ func TestDebugRefusesCallsFromATaskOfAnotherLoop(t *testing.T) {
 	})
 }
 
+func TestDebugRefusesToWaitOnAGoroutineThatATaskHasStarted(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true)
+		runMain(t, l, func(co *Coro) error {
+			f := CreateFuture[int](l)
+			done := make(chan error, 1)
+			go func() {
+				_, err := f.Await(co)
+				done <- err
+			}()
+			wantErr(t, "Await on another goroutine", <-done, ErrWrongThread)
+			if _, err := l.CallSoon(func() { _ = f.SetResult(1) }); err != nil {
+				return err
+			}
+			_, err := f.Await(co)
+			return err
+		})
+	})
+}
+
 func TestAReportSaysWhereTheCallbackWasScheduledInDebugMode(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		reports := collectReports(l)

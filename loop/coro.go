@@ -7,7 +7,10 @@ import (
 )
 
 // Coro is the coroutine of a running task. Functions that may suspend the task
-// take it as their first argument. It is valid only inside its own task.
+// take it as their first argument. It is valid only inside its own task: other
+// tasks and callbacks get ErrNotCurrent. A goroutine that a task has started
+// must not use it either; debug mode refuses that with ErrWrongThread, otherwise
+// Go may end the process.
 type Coro struct {
 	l *Loop
 	t *task
@@ -50,13 +53,17 @@ type Canceller interface {
 
 // Suspend stops the task until Resume or Wake is called, which the caller has
 // arranged. It is the primitive under every function that waits. It returns a
-// CancelledError if the task was cancelled and w could not take it on, and
-// ErrLoopClosed when the loop is closed; then the caller must see to it that
-// nobody resumes the task later.
+// CancelledError if the task was cancelled and w could not take it on,
+// ErrLoopClosed when the loop is closed, ErrNotCurrent outside of the task, and
+// in debug mode ErrWrongThread; then the caller must see to it that nobody
+// resumes the task later.
 func (co *Coro) Suspend(w Canceller) error {
 	t := co.t
 	if co.l.current != t {
 		return ErrNotCurrent
+	}
+	if co.l.debug.Load() && !co.l.onThread() {
+		return ErrWrongThread
 	}
 	if t.mustCancel && w.CancelWait(co) {
 		t.mustCancel = false

@@ -19,9 +19,12 @@ func debugFromEnv() bool {
 }
 
 // SetDebug switches debug mode (loop.set_debug), from any goroutine and at any
-// time. Debug mode refuses calls from wrong threads, notes where callbacks,
-// futures and tasks were made, and logs callbacks and steps of tasks that take
-// SlowCallbackDuration or longer.
+// time. RINGLOOP_DEBUG=1 in the environment does the same for every loop. Debug
+// mode notes where callbacks, futures and tasks were made, logs callbacks and
+// steps of tasks that take SlowCallbackDuration or longer, and answers
+// ErrWrongThread when a goroutine that is not the loop's schedules, watches or
+// waits. As in asyncio it does not check futures and transports; the race
+// detector sees those.
 func (l *Loop) SetDebug(on bool) { l.debug.Store(on) }
 
 // Debug reports whether debug mode is on (loop.get_debug). It may be called from

@@ -76,7 +76,7 @@ func (q *query) kinds(ctx context.Context) ([]kind, error) {
 	if q.service != "" {
 		n, err := strconv.ParseUint(q.service, 10, 16)
 		if errors.Is(err, strconv.ErrRange) {
-			return nil, q.fail(EAIService, err)
+			return nil, q.fail(EAIService, errors.New("port numbers are 0 to 65535"))
 		}
 		port, numeric = uint16(n), err == nil
 	}

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -16,8 +17,11 @@ const shutdownExecutorTimeout = 300 * time.Second
 // The error is main's, as it is, or else what went wrong in making, running or
 // closing the loop. SIGINT keeps Go's default action; install a handler to
 // change that. Run may be called from any goroutine that is not a running
-// loop's.
+// loop's; there it returns ErrOtherLoopRunning.
 func Run(main func(co *Coro) error, opts ...Option) error {
+	if _, err := RunningLoop(); err == nil {
+		return fmt.Errorf("Run: %w", ErrOtherLoopRunning)
+	}
 	l, err := NewEventLoop(opts...)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrUncatchable is the error for a signal that no program can catch, or no Go
@@ -121,11 +123,15 @@ func checkSignal(sig syscall.Signal) error {
 }
 
 func catchable(sig syscall.Signal) error {
+	name := unix.SignalName(sig)
+	if name == "" {
+		name = sig.String()
+	}
 	switch sig {
 	case syscall.SIGKILL, syscall.SIGSTOP:
-		return fmt.Errorf("%w: %v", ErrUncatchable, sig)
+		return fmt.Errorf("%w: %s", ErrUncatchable, name)
 	case syscall.SIGURG, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, 32, 33, 34:
-		return fmt.Errorf("%w: the Go runtime uses %v itself", ErrUncatchable, sig)
+		return fmt.Errorf("%w: the Go runtime uses %s itself", ErrUncatchable, name)
 	}
 	return nil
 }

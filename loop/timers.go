@@ -112,27 +112,27 @@ func (h *timerHeap) purge() {
 // those of equal times in the order in which they were scheduled
 // (loop.call_later). Errors are those of CallSoon.
 func (l *Loop) CallLater(delay time.Duration, fn func()) (TimerHandle, error) {
-	return l.callAt(addTime(l.Time(), delay), fn, nil)
+	return l.callAt("CallLater", addTime(l.Time(), delay), fn, nil)
 }
 
 // CallLaterContext is CallLater with the context in which fn is called.
 func (l *Loop) CallLaterContext(ctx *Context, delay time.Duration, fn func()) (TimerHandle, error) {
-	return l.callAt(addTime(l.Time(), delay), fn, ctx)
+	return l.callAt("CallLater", addTime(l.Time(), delay), fn, ctx)
 }
 
 // CallAt calls fn at the time when of the loop's clock (loop.call_at). See
 // CallLater.
 func (l *Loop) CallAt(when time.Duration, fn func()) (TimerHandle, error) {
-	return l.callAt(when, fn, nil)
+	return l.callAt("CallAt", when, fn, nil)
 }
 
 // CallAtContext is CallAt with the context in which fn is called.
 func (l *Loop) CallAtContext(ctx *Context, when time.Duration, fn func()) (TimerHandle, error) {
-	return l.callAt(when, fn, ctx)
+	return l.callAt("CallAt", when, fn, ctx)
 }
 
-func (l *Loop) callAt(when time.Duration, fn func(), ctx *Context) (TimerHandle, error) {
-	if err := l.checkCall("CallAt", fn); err != nil {
+func (l *Loop) callAt(what string, when time.Duration, fn func(), ctx *Context) (TimerHandle, error) {
+	if err := l.checkCall(what, fn); err != nil {
 		return TimerHandle{}, err
 	}
 	cb := l.newCallback(fn, ctx)

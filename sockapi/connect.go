@@ -105,7 +105,7 @@ func (s *Socket) finishConnect(co *loop.Coro) error {
 func Dial(co *loop.Coro, network, address string) (*Socket, error) {
 	family, typ, err := parseNetwork(network)
 	if err != nil {
-		return nil, err
+		return nil, badAddress("dial", network, address, err)
 	}
 	addrs, err := lookup(co, network, address, family, typ)
 	if err != nil {

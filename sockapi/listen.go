@@ -71,7 +71,7 @@ func ListenPacket(network, address string, opts *ListenOptions) (*Socket, error)
 func bound(network, address string, o *ListenOptions, packet bool) (*Socket, error) {
 	family, typ, err := parseNetwork(network)
 	if err == nil && packet != (typ == unix.SOCK_DGRAM) {
-		err = fmt.Errorf("%w: network %q is of the wrong kind", loop.ErrInvalidArgument, network)
+		err = fmt.Errorf("%w: Listen is for streams and ListenPacket for datagrams, unlike network %q", loop.ErrInvalidArgument, network)
 	}
 	if err != nil {
 		return nil, badAddress("listen", network, address, err)

@@ -128,7 +128,7 @@ func (o *DatagramOptions) checkFamilies() error {
 			o.Family = family
 		}
 		if o.Family != family {
-			return invalid("%v is not an address of the family %d", a, o.Family)
+			return invalid("%v is not an address of the family %s", a, familyName(o.Family))
 		}
 	}
 	return nil
@@ -331,7 +331,7 @@ func rawAddr(to *backend.Addr, a Addr, family int) error {
 	case a.Host() != "":
 		return invalid("the host name %q is not resolved", a.Host())
 	case a.Family() != family:
-		return invalid("%v is not an address of the family %d", a, family)
+		return invalid("%v is not an address of the family %s", a, familyName(family))
 	case family == unix.AF_UNIX:
 		return to.SetUnix(a.Path())
 	case ip.Addr().Zone() != "":
@@ -344,4 +344,17 @@ func rawAddr(to *backend.Addr, a Addr, family int) error {
 		to.SetIP(ip, a.FlowInfo(), a.ScopeID())
 	}
 	return nil
+}
+
+// familyName is the name of an address family, for messages.
+func familyName(family int) string {
+	switch family {
+	case unix.AF_INET:
+		return "AF_INET"
+	case unix.AF_INET6:
+		return "AF_INET6"
+	case unix.AF_UNIX:
+		return "AF_UNIX"
+	}
+	return strconv.Itoa(family)
 }

@@ -53,6 +53,11 @@ func (o *SubprocessOptions) check(program string, args []string) error {
 			return badSubprocess("argument %d holds a NUL byte", i)
 		}
 	}
+	for i, s := range o.Env {
+		if strings.Contains(s, "\x00") {
+			return badSubprocess("Env[%d] holds a NUL byte", i)
+		}
+	}
 	for fd, s := range [3]Stdio{o.Stdin, o.Stdout, o.Stderr} {
 		if err := s.check(fd); err != nil {
 			return fmt.Errorf("subprocess: %w", err)

@@ -604,6 +604,10 @@ func TestArgumentsThatMakeNoSenseAreInvalid(t *testing.T) {
 		}
 		for what, run := range map[string]func() error{
 			"no program": func() error { _, _, err := SubprocessExec(co, factory, "", nil, nil); return err },
+			"Env[1]": func() error {
+				_, _, err := SubprocessExec(co, factory, "true", nil, &SubprocessOptions{Env: []string{"A=1", "B=\x00"}})
+				return err
+			},
 			"NUL byte":   func() error { _, _, err := SubprocessShell(co, factory, "echo \x00", nil); return err },
 			"no factory": func() error { _, _, err := SubprocessExec(co, nil, "true", nil, nil); return err },
 			"stdin is Stdout": func() error {

@@ -113,8 +113,8 @@ type SubprocessTransport interface {
 	// ReturnCode does then. It does not wait for pipes that others keep open.
 	Wait(co *loop.Coro) (code int, err error)
 	// SendSignal sends a signal through the pidfd, so that it never hits another
-	// process. The error is os.ErrProcessDone when the process has ended
-	// (send_signal).
+	// process. When the process has ended, nothing is sent, and after
+	// ConnectionLost the error is os.ErrProcessDone (send_signal).
 	SendSignal(sig syscall.Signal) error
 	// Terminate sends SIGTERM.
 	Terminate() error
