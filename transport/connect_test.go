@@ -422,3 +422,27 @@ func TestConnectAcceptedSocketServesASocketOfElsewhere(t *testing.T) {
 		}
 	})
 }
+
+func TestACoroOutsideItsTaskConnectsNothingAndWakesNobody(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		l := co.Loop()
+		srv, port := localServer(t, co, protocolOf(&recorder{}), nil)
+		defer srv.Close()
+		woken := loop.CreateFuture[struct{}](l)
+		_, err := l.CallSoon(func() {
+			if _, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, nil); !errors.Is(err, loop.ErrNotCurrent) {
+				t.Errorf("CreateConnection in a callback: %v", err)
+			}
+			l.Go(func(co *loop.Coro) error {
+				tr, _, err := CreateConnection(co, protocolOf(&recorder{}), "127.0.0.1", port, nil)
+				check(t, err)
+				tr.Close()
+				return woken.SetResult(struct{}{})
+			})
+		})
+		check(t, err)
+		if _, err := woken.Await(co); err != nil {
+			t.Errorf("the task was woken from its own wait: %v", err)
+		}
+	})
+}

@@ -19,8 +19,13 @@ type operation struct {
 
 // perform submits the operation and suspends the task until it has completed.
 // Then n and errno are set, also when the error is a CancelledError: an
-// operation can succeed although it was asked to end.
+// operation can succeed although it was asked to end. A Coro outside of its task
+// is refused before anything is submitted, because the completion would wake the
+// task from some other wait.
 func (o *operation) perform(co *loop.Coro) error {
+	if co.Loop().CurrentTask() != co.Task() {
+		return loop.ErrNotCurrent
+	}
 	o.co, o.done, o.cancelled = co, false, false
 	o.op.Receiver = o
 	if err := co.Loop().Submit(&o.op); err != nil {
