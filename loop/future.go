@@ -214,9 +214,11 @@ func (f *future) wait(co *Coro) error {
 		return nil
 	}
 	f.waiters = append(f.waiters, waiter{task: co.t})
-	if err := co.Suspend(f); err != nil {
-		f.forget(co.t)
-		return err
+	for f.state == pending { // more than once if somebody else wakes the task
+		if err := co.Suspend(f); err != nil {
+			f.forget(co.t)
+			return err
+		}
 	}
 	return nil
 }

@@ -208,3 +208,31 @@ func TestAwaitRules(t *testing.T) {
 		})
 	})
 }
+
+func TestAStrayWakeEndsNoWait(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			const nap = 5 * time.Millisecond
+			f := CreateFuture[int](l)
+			wake := func() {
+				if _, err := l.CallSoon(co.Wake); err != nil {
+					t.Error(err)
+				}
+			}
+			wake()
+			before := l.Time()
+			if err := Sleep(co, nap); err != nil || l.Time()-before < nap {
+				t.Errorf("Sleep = %v after %v, want %v", err, l.Time()-before, nap)
+			}
+			wake()
+			if _, err := l.CallLater(nap, func() { _ = f.SetResult(1) }); err != nil {
+				return err
+			}
+			n, err := f.Await(co)
+			if n != 1 {
+				t.Errorf("Await = %d, want 1", n)
+			}
+			return err
+		})
+	})
+}

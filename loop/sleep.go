@@ -25,6 +25,9 @@ func Sleep(co *Coro, d time.Duration) error {
 	h := Handle{cb, cb.gen}
 	l.timers.push(addTime(l.Time(), d), cb)
 	err := co.Suspend((*sleeping)(cb))
+	for err == nil && cb.gen == h.gen && !cb.cancelled {
+		err = co.Suspend((*sleeping)(cb)) // somebody else has woken the task
+	}
 	switch {
 	case err != nil:
 		h.Cancel()
