@@ -23,7 +23,7 @@ type callCount struct {
 // compareCalls counts system calls and allocations, each in a run of its own:
 // strace slows everything down, so rates are taken elsewhere.
 func compareCalls(args []string) error {
-	s := settings{name: "calls", rounds: 1, duration: 500 * time.Millisecond, shapes: "1x64,50x512,1000x512,50x(16x512),200x16K"}
+	s := settings{name: "calls", rounds: 1, duration: 200 * time.Millisecond, shapes: "50x512,1000x512,50x(16x512),200x16K"}
 	if err := s.parse(args); err != nil {
 		return err
 	}
@@ -178,11 +178,15 @@ func (p *process) mallocs() (float64, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 		return 0, err
 	}
-	line, err := p.out.ReadString('\n')
-	if err != nil {
-		return 0, err
+	for {
+		line, err := p.out.ReadString('\n')
+		if err != nil {
+			return 0, err
+		}
+		if n, err := strconv.ParseFloat(strings.TrimSpace(line), 64); err == nil {
+			return n, nil // and not a line of a log
+		}
 	}
-	return strconv.ParseFloat(strings.TrimSpace(line), 64)
 }
 
 func callTable(all []callCount, missing []string) string {

@@ -60,17 +60,17 @@ func (s *settings) parse(args []string) error {
 }
 
 func compareEcho(args []string) error {
-	return compareServers(settings{name: "echo", rounds: 5, duration: 250 * time.Millisecond}, shapes, candidates("bin"), args)
+	return compareServers(settings{name: "echo", rounds: 5, duration: 200 * time.Millisecond}, shapes, candidates("bin"), args)
 }
 
 func compareTLS(args []string) error {
-	s := settings{name: "tls", rounds: 5, duration: 400 * time.Millisecond}
+	s := settings{name: "tls", rounds: 5, duration: 300 * time.Millisecond}
 	return compareServers(s, []shape{{50, 512, 1}, {1000, 512, 1}, {50, 16 << 10, 1}}, tlsCandidates("bin"), args)
 }
 
 // compareAccept counts connections, each of which carries one message.
 func compareAccept(args []string) error {
-	s := settings{name: "accept", rounds: 5, duration: 400 * time.Millisecond}
+	s := settings{name: "accept", rounds: 3, duration: 200 * time.Millisecond}
 	return compareServers(s, []shape{{50, 64, 1}, {1000, 64, 1}}, candidates("bin"), args)
 }
 

@@ -21,7 +21,7 @@ type loopRound map[string]micro.Result
 // compareLoop runs the micro benchmarks, each runtime in a process of its own
 // on two processors: call_soon_threadsafe needs a second one.
 func compareLoop(args []string) error {
-	s := settings{name: "loop", rounds: 5, duration: 100 * time.Millisecond}
+	s := settings{name: "loop", rounds: 3, duration: 50 * time.Millisecond}
 	if err := s.parse(args); err != nil {
 		return err
 	}

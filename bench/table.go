@@ -24,13 +24,21 @@ func table(all []measurement, servers []candidate, list []shape, missing []strin
 			}
 			mid := func(f func(measurement) float64) float64 { return median(each(ms, f)) }
 			rates := each(ms, rate)
-			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f | %.0f | %.0f | %.2f | %.1f |\n", c.name, slices.Max(rates), median(rates),
+			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f | %.0f | %s | %.2f | %.1f |\n", c.name, slices.Max(rates), median(rates),
 				paired(of(all, servers[0].name, sh), ms, rate), mid(func(m measurement) float64 { return m.P50 }),
-				mid(func(m measurement) float64 { return m.P99 }), mid(func(m measurement) float64 { return m.P999 }),
+				mid(func(m measurement) float64 { return m.P99 }), p999(mid(func(m measurement) float64 { return m.P999 })),
 				mid(func(m measurement) float64 { return m.CPU }), mid(func(m measurement) float64 { return m.RSS })/1e6)
 		}
 	}
 	return b.String()
+}
+
+// p999 formats the p99.9, which wrk does not report.
+func p999(us float64) string {
+	if us == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", us)
 }
 
 // leads formats, for every server of ours, the median of the paired ratios to

@@ -1,9 +1,11 @@
-// Command ringloop-tasks is an echo server with a task per connection.
+// Command ringloop-tasks is an echo server with a task per connection and a
+// loop per processor.
 package main
 
 import (
 	"log"
 	"os"
+	"runtime"
 
 	"github.com/seed-80cfe818/ringloop/bench/servers/internal/stats"
 	"github.com/seed-80cfe818/ringloop/loop"
@@ -12,6 +14,15 @@ import (
 
 func main() {
 	stats.OnSignal()
+	for range runtime.GOMAXPROCS(0) - 1 {
+		go serve()
+	}
+	serve()
+}
+
+// serve runs one loop; the kernel spreads the connections over the listening
+// sockets of all.
+func serve() {
 	log.Fatal(loop.Run(func(co *loop.Coro) error {
 		ln, err := sockapi.Listen("tcp", "127.0.0.1:"+os.Args[1], &sockapi.ListenOptions{Backlog: 4096, ReusePort: true})
 		if err != nil {
