@@ -56,8 +56,8 @@ var (
 	sampleServers = []candidate{{name: "ours <a>", kind: "ours"}, {name: "peer", kind: "go"}, {name: "absent", kind: "go"}}
 	sampleShape   = shape{Connections: 50, Size: 512, Depth: 1}
 	sample        = []measurement{
-		{Server: "ours <a>", Shape: "50x512", Round: 0, Rate: 300, P99: 10}, {Server: "peer", Shape: "50x512", Round: 0, Rate: 200, P99: 20},
-		{Server: "ours <a>", Shape: "50x512", Round: 1, Rate: 150, P99: 20}, {Server: "peer", Shape: "50x512", Round: 1, Rate: 100, P99: 40},
+		{Server: "ours <a>", Shape: "50x512", Round: 0, Rate: 300, P99: 10, CPU: 3}, {Server: "peer", Shape: "50x512", Round: 0, Rate: 200, P99: 20, CPU: 6},
+		{Server: "ours <a>", Shape: "50x512", Round: 1, Rate: 150, P99: 20, CPU: 4}, {Server: "peer", Shape: "50x512", Round: 1, Rate: 100, P99: 40, CPU: 8},
 		{Server: "ours <a>", Shape: "50x512", Round: 2, Rate: 1000},
 	}
 )
@@ -70,7 +70,7 @@ func TestRatiosArePairedByRound(t *testing.T) {
 	if got := paired(a, nil, rate); got != 0 {
 		t.Errorf("the ratio to nothing is %v", got)
 	}
-	if got := bestOf(sample, sampleServers, sampleShape, "go"); got != "peer" {
+	if got := bestOf(sample, sampleServers, sampleShape, "go", rate); got != "peer" {
 		t.Errorf("the best peer is %q", got)
 	}
 }
@@ -78,7 +78,7 @@ func TestRatiosArePairedByRound(t *testing.T) {
 func TestTableShowsRatiosAndWhatIsMissing(t *testing.T) {
 	got := table(sample, sampleServers, []shape{sampleShape}, []string{"uvloop"}, &settings{cores: 1, rounds: 3})
 	for _, want := range []string{
-		"Missing on this machine: uvloop.", "| 50x512 | ours <a> | 1.50 (peer) | - | - | - | 0.50 |", "| peer | 200 | 150 | 1.50 |", "| absent | - |",
+		"Missing on this machine: uvloop.", "| 50x512 | ours <a> | 1.50 (peer) | - | - | - | 0.50 | 2.00 (peer) | - |", "| peer | 200 | 150 | 1.50 |", "| absent | - |",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the table lacks %q:\n%s", want, got)

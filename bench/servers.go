@@ -181,20 +181,30 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// cpuSeconds returns the processor time that the server has used.
+// cpuSeconds returns the processor time that the server's threads have used.
 func (p *process) cpuSeconds() (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	dir := fmt.Sprintf("/proc/%d/task", p.cmd.Process.Pid)
+	threads, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 13 {
-		return 0, fmt.Errorf("unexpected stat of process %d: %q", p.cmd.Process.Pid, b)
+	total := 0.0
+	for _, t := range threads {
+		b, err := os.ReadFile(dir + "/" + t.Name() + "/schedstat")
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		first, _, _ := strings.Cut(string(b), " ")
+		ns, err := strconv.ParseFloat(first, 64)
+		if err != nil {
+			return 0, fmt.Errorf("unexpected schedstat: %q", b)
+		}
+		total += ns / 1e9
 	}
-	user, err1 := strconv.ParseFloat(f[11], 64)
-	sys, err2 := strconv.ParseFloat(f[12], 64)
-	const ticks = 100 // USER_HZ is 100 on every Linux that Go supports
-	return (user + sys) / ticks, errors.Join(err1, err2)
+	return total, nil
 }
 
 // rssBytes returns the server's resident memory.

@@ -46,11 +46,11 @@ func p999(us float64) string {
 func leads(b *strings.Builder, all []measurement, servers []candidate, list []shape) {
 	kinds := []string{"go", "floor", "c", "python"}
 	titles := map[string]string{"go": "best Go peer", "floor": "best C floor", "c": "best C program", "python": "best Python"}
-	b.WriteString("\n### Ratios\n\nMedian of paired ratios of rates; above 1 ours is faster. p99 is ours divided by the best Go peer's.\n\n| shape | ours |")
+	b.WriteString("\n### Ratios\n\nMedian of paired ratios of rates; above 1 ours is faster. p99 is ours divided by the best Go peer's. CPU is the processor time per message of the thriftiest Go peer, or C floor, divided by ours; above 1 ours takes less.\n\n| shape | ours |")
 	for _, k := range kinds {
 		fmt.Fprintf(b, " / %s |", titles[k])
 	}
-	b.WriteString(" p99 |\n|---|---|" + strings.Repeat("---|", len(kinds)+1) + "\n")
+	b.WriteString(" p99 | CPU, Go | CPU, floor |\n|---|---|" + strings.Repeat("---|", len(kinds)+3) + "\n")
 	for _, sh := range list {
 		for _, c := range servers {
 			ms := of(all, c.name, sh)
@@ -59,7 +59,7 @@ func leads(b *strings.Builder, all []measurement, servers []candidate, list []sh
 			}
 			fmt.Fprintf(b, "| %s | %s |", sh, c.name)
 			for _, k := range kinds {
-				peer := bestOf(all, servers, sh, k)
+				peer := bestOf(all, servers, sh, k, rate)
 				if peer == "" {
 					b.WriteString(" - |")
 					continue
@@ -67,23 +67,32 @@ func leads(b *strings.Builder, all []measurement, servers []candidate, list []sh
 				fmt.Fprintf(b, " %.2f (%s) |", paired(ms, of(all, peer, sh), rate), peer)
 			}
 			p99 := "-"
-			if peer := bestOf(all, servers, sh, "go"); peer != "" {
+			if peer := bestOf(all, servers, sh, "go", rate); peer != "" {
 				p99 = fmt.Sprintf("%.2f", paired(ms, of(all, peer, sh), func(m measurement) float64 { return m.P99 }))
 			}
-			fmt.Fprintf(b, " %s |\n", p99)
+			fmt.Fprintf(b, " %s |", p99)
+			for _, k := range []string{"go", "floor"} {
+				peer := bestOf(all, servers, sh, k, thrift)
+				if peer == "" {
+					b.WriteString(" - |")
+					continue
+				}
+				fmt.Fprintf(b, " %.2f (%s) |", paired(ms, of(all, peer, sh), thrift), peer)
+			}
+			b.WriteString("\n")
 		}
 	}
 }
 
-// bestOf returns the server of a kind with the highest median rate, "" if there
-// is none.
-func bestOf(all []measurement, servers []candidate, sh shape, kind string) (name string) {
+// bestOf returns the server of a kind with the highest median of a value, ""
+// if there is none.
+func bestOf(all []measurement, servers []candidate, sh shape, kind string, value func(measurement) float64) (name string) {
 	best := 0.0
 	for _, c := range servers {
 		if c.kind != kind {
 			continue
 		}
-		if m := median(each(of(all, c.name, sh), rate)); m > best {
+		if m := median(each(of(all, c.name, sh), value)); m > best {
 			best, name = m, c.name
 		}
 	}
@@ -105,6 +114,14 @@ func paired(a, b []measurement, value func(measurement) float64) float64 {
 }
 
 func rate(m measurement) float64 { return m.Rate }
+
+// thrift is how many messages a second of processor time is enough for.
+func thrift(m measurement) float64 {
+	if m.CPU <= 0 {
+		return 0
+	}
+	return 1e6 / m.CPU
+}
 
 func each(ms []measurement, value func(measurement) float64) (v []float64) {
 	for _, m := range ms {
