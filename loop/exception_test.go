@@ -181,13 +181,15 @@ func TestContextsAreCopiedWhenSomethingIsScheduled(t *testing.T) {
 
 func TestDebugRefusesCallsFromOtherThreads(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
-		try := func() (errs [3]error) {
+		try := func() (errs [5]error) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
 				_, errs[0] = l.CallSoon(func() {})
 				_, errs[1] = l.CallLater(0, func() {})
 				_, errs[2] = l.CallAt(0, func() {})
+				errs[3] = CreateFuture[int](l).SetResult(1)
+				errs[4] = CreateFuture[int](l).SetException(ErrTimeout)
 			}()
 			<-done
 			return errs

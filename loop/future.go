@@ -250,8 +250,11 @@ func CreateFuture[T any](l *Loop) *Future[T] {
 }
 
 // SetResult completes the future with a value. It fails with ErrInvalidState if
-// the future is done (Future.set_result).
+// the future is done, and in debug mode with ErrWrongThread (Future.set_result).
 func (f *Future[T]) SetResult(value T) error {
+	if err := f.loop.CheckThread("SetResult"); err != nil {
+		return err
+	}
 	if f.state != pending {
 		return fmt.Errorf("%w: %s is done already", ErrInvalidState, f.describe())
 	}
@@ -261,8 +264,12 @@ func (f *Future[T]) SetResult(value T) error {
 }
 
 // SetException completes the future with an error, which must not be nil. It
-// fails with ErrInvalidState if the future is done (Future.set_exception).
+// fails with ErrInvalidState if the future is done, and in debug mode with
+// ErrWrongThread (Future.set_exception).
 func (f *Future[T]) SetException(err error) error {
+	if err := f.loop.CheckThread("SetException"); err != nil {
+		return err
+	}
 	if f.state != pending {
 		return fmt.Errorf("%w: %s is done already", ErrInvalidState, f.describe())
 	}

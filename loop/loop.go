@@ -238,6 +238,14 @@ func (l *Loop) checkThread(what string) error {
 	if l.closed.Load() {
 		return fmt.Errorf("%s: %w", what, l.closedError())
 	}
+	return l.CheckThread(what)
+}
+
+// CheckThread returns ErrWrongThread, wrapped with what was called, if the loop
+// is running in debug mode and the caller is not on its thread. It is for
+// packages whose objects belong to the loop's thread. It may be called from any
+// goroutine.
+func (l *Loop) CheckThread(what string) error {
 	if l.debug.Load() && l.running.Load() && !l.onThread() {
 		return fmt.Errorf("%s: %w", what, ErrWrongThread)
 	}

@@ -255,6 +255,9 @@ func (s *stream) Writelines(bufs [][]byte) error {
 
 // mayWrite reports whether n bytes may be written, or are to be dropped.
 func (s *stream) mayWrite(n int) (drop bool, err error) {
+	if err := s.sh.loop.CheckThread("write"); err != nil {
+		return true, err
+	}
 	if s.flags&(flagWriteEOF|flagSendfile|flagClosing) == 0 {
 		return n == 0, nil
 	}

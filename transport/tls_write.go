@@ -43,6 +43,9 @@ func (s *tlsStream) Writelines(bufs [][]byte) error {
 
 // mayWrite reports whether n bytes may be written, or are to be dropped.
 func (s *tlsStream) mayWrite(n int) (drop bool, err error) {
+	if err := s.Loop().CheckThread("write"); err != nil {
+		return true, err
+	}
 	switch {
 	case s.sendfile:
 		return true, fmt.Errorf("write to %v: %w", s.peerAddr(), ErrSendfile)

@@ -63,7 +63,8 @@ type Transport interface {
 	// written in one turn leaves with one send, at the end of the turn.
 	//
 	// The error is ErrUnsupported, ErrWriteEOF after WriteEOF, or ErrSendfile
-	// while Sendfile runs, and then nothing was queued. An error of the
+	// while Sendfile runs, or, in debug mode, loop.ErrWrongThread, and then
+	// nothing was queued. An error of the
 	// connection is not returned, it comes with ConnectionLost; what is written
 	// after that is dropped and, from the fifth time on, warned about. What is
 	// written after Close is dropped as well.
