@@ -45,7 +45,7 @@ func (d *directory) Open(name string) (http.File, error) {
 	f, err := d.open(name)
 	switch {
 	case err == nil:
-		return f, nil
+		return served(f)
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
 		return nil, fs.ErrNotExist
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
@@ -58,16 +58,30 @@ func (d *directory) Open(name string) (http.File, error) {
 	return nil, err
 }
 
+// served returns f if it is a file or a directory: reading anything else, such
+// as a FIFO, might wait for ever, and the loop with it.
+func served(f *os.File) (http.File, error) {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = fs.ErrPermission
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // open lets the kernel watch over the root: openat2(2) is one system call for
 // any depth, where os.Root makes several per file. What the kernel does not
-// open, os.Root tries again and says why.
+// open, os.Root tries again and says why. O_NONBLOCK keeps the opening of a FIFO
+// from waiting for its writer.
 func (d *directory) open(name string) (*os.File, error) {
 	fd, err := unix.Openat2(int(d.dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC,
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
-		return d.root.Open(name)
+		return d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }

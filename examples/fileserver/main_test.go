@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,7 +216,11 @@ func TestRefusals(t *testing.T) {
 		if err := os.Symlink("/etc/passwd", filepath.Join(s.root, "escape")); err != nil {
 			t.Fatal(err)
 		}
+		if err := syscall.Mkfifo(filepath.Join(s.root, "fifo"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		for request, want := range map[string]string{
+			"GET /fifo HTTP/1.1\r\nHost: x\r\n\r\n":                                            "403",
 			"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n":                                         "404",
 			"GET /one.txt/x HTTP/1.1\r\nHost: x\r\n\r\n":                                       "404",
 			"POST /one.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n":                   "405",
