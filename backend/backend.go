@@ -31,6 +31,16 @@ type Backend interface {
 	// backend that gains nothing by trying always reports false.
 	Try(op *Op) (Result, bool)
 
+	// Keep lets the Receiver that is being told of r.Data keep that memory, which
+	// is otherwise lent until Complete returns. It returns what GiveBack wants,
+	// or nil if the backend cannot spare the memory: then it is to be copied.
+	Keep(data []byte) []byte
+
+	// GiveBack returns memory that Keep has returned. It reports false for other
+	// memory, and does nothing with it. Memory that is never given back is left
+	// to the garbage collector.
+	GiveBack(kept []byte) bool
+
 	// Cancel asks for op to end soon. The operation's own terminal completion
 	// is the answer. It does nothing for an operation that is not in flight.
 	Cancel(op *Op)

@@ -199,7 +199,8 @@ type Receiver interface {
 // Result is the outcome of an operation.
 type Result struct {
 	// Data is what a recv without a buffer of its own received. It is borrowed:
-	// valid until Complete returns, and then the backend uses it anew.
+	// valid until Complete returns, and then the backend uses it anew, unless
+	// Backend.Keep was called.
 	Data []byte
 	// N is the outcome that [Code] describes. It is 0 when Errno is not.
 	N int

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/hot"
 )
 
 // DefaultBufferSize is the size in bytes of the receive buffer if
@@ -47,8 +48,7 @@ type Backend struct {
 	share      int
 	turnNo     uint32
 
-	hot     []byte // the receive buffer, allocated when first used
-	bufSize int
+	hot hot.Buffer // receives what shall be received into the backend's memory
 
 	scratch scratch
 
@@ -80,10 +80,11 @@ func New(o *Options) (*Backend, error) {
 	if o.BufferSize < 0 {
 		return nil, fmt.Errorf("epoll: Options.BufferSize is %d: %w", o.BufferSize, syscall.EINVAL)
 	}
-	b := &Backend{bufSize: o.BufferSize, events: make([]unix.EpollEvent, 256)}
-	if b.bufSize == 0 {
-		b.bufSize = DefaultBufferSize
+	size := o.BufferSize
+	if size == 0 {
+		size = DefaultBufferSize
 	}
+	b := &Backend{hot: hot.New(size), events: make([]unix.EpollEvent, 256)}
 	var err error
 	if b.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, unavailable("epoll_create1", err)
@@ -242,6 +243,12 @@ func (b *Backend) Try(op *backend.Op) (backend.Result, bool) {
 	return backend.Result{N: n, Errno: errno}, true
 }
 
+// Keep hands over the receive buffer if data is in it.
+func (b *Backend) Keep(data []byte) []byte { return b.hot.Keep(data) }
+
+// GiveBack takes a receive buffer back.
+func (b *Backend) GiveBack(kept []byte) bool { return b.hot.GiveBack(kept) }
+
 // Cancel ends op with ECANCELED, or with what a WaitAll send had already sent.
 func (b *Backend) Cancel(op *backend.Op) {
 	if op.State.Phase == backend.Idle || op.Code == backend.OpClose {
@@ -296,7 +303,7 @@ func (b *Backend) Close() error {
 	b.closeWake()
 	fd := b.epfd
 	b.epfd = -1
-	b.pages, b.next, b.turn, b.cur, b.hot = nil, nil, nil, nil, nil
+	b.pages, b.next, b.turn, b.cur = nil, nil, nil, nil
 	b.suspects, b.unpolled = nil, nil
 	if err := unix.Close(fd); err != nil {
 		return fmt.Errorf("close epoll descriptor %d: %w", fd, err)

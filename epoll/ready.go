@@ -119,24 +119,22 @@ func (b *Backend) workInput(e *entry, op *backend.Op) {
 // workRecv receives into the shared buffer. A multishot recv gets one call per
 // turn, so that a fast peer cannot keep the others waiting.
 func (b *Backend) workRecv(e *entry, op *backend.Op) {
-	if b.hot == nil {
-		b.hot = make([]byte, b.bufSize)
-	}
-	n, errno, ok := b.recv(e, b.hot)
+	buf := b.hot.Bytes()
+	n, errno, ok := b.recv(e, buf)
 	if !ok {
 		return
 	}
 	if op.Flags&backend.Multishot != 0 {
 		if n > 0 {
 			b.share = 0
-			op.Receiver.Complete(op, backend.Result{Data: b.hot[:n:n], N: n, More: true})
+			op.Receiver.Complete(op, backend.Result{Data: buf[:n:n], N: n, More: true})
 			return
 		}
 	}
 	unlink(&e.in, op)
 	r := backend.Result{N: n, Errno: errno}
 	if n > 0 {
-		r.Data = b.hot[:n:n]
+		r.Data = buf[:n:n]
 	}
 	b.deliverLast(op, r)
 }

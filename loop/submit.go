@@ -39,6 +39,14 @@ func (l *Loop) Try(op *backend.Op) (backend.Result, bool) {
 	return l.be.Try(op)
 }
 
+// Keep lets the receiver of a completion keep the memory of its data; see
+// backend.Backend.Keep. Loop's thread only.
+func (l *Loop) Keep(data []byte) []byte { return l.be.Keep(data) }
+
+// GiveBack returns memory that Keep has returned; see backend.Backend.GiveBack.
+// Loop's thread only.
+func (l *Loop) GiveBack(kept []byte) bool { return l.be.GiveBack(kept) }
+
 // CancelOp asks for an operation to end; its own completion is the answer. It
 // does nothing if the operation is not in flight. Loop's thread only.
 func (l *Loop) CancelOp(op *backend.Op) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/hot"
 )
 
 // Backend performs operations with one ring. See backend.Backend for which
@@ -22,12 +23,10 @@ type Backend struct {
 	pins  pins
 	arena arena
 
-	bufs   *buffers // nil without provided buffers
-	own    []byte   // receives what they would
-	copied []byte   // a piece of a file on its way to a blocking socket
-	lent   int32    // a provided buffer's number plus 1 while a receiver has it
-
-	starved []uint32 // slots of receives that wait for a buffer
+	bufs   *buffers   // nil without provided buffers
+	own    hot.Buffer // receives for connections that are better off without them, see bulk.go
+	copied []byte     // a piece of a file on its way to a blocking socket
+	lent   int32      // a provided buffer's number plus 1 while a receiver has it
 
 	// done holds the slots whose result is known without the kernel; those
 	// before doneHead are delivered.
@@ -55,9 +54,14 @@ const (
 	closed
 )
 
-// markQueued in State.Mark says that an operation is in a queue of its
-// descriptor.
-const markQueued = 1
+// Bits of State.Mark. The bits from markHabit on are those of bulk.go; they
+// outlive the operation, for the next one with the same Op.
+const (
+	markQueued  = 1 << iota // in a queue of its descriptor
+	markLeaving             // a multishot recv that is cancelled to receive in bulk
+	markBulk                // receives in bulk
+	markHabit               // and above: counts what speaks for a change
+)
 
 var _ backend.Backend = (*Backend)(nil)
 
@@ -96,7 +100,7 @@ func build(opt Options, known map[string]error) (*Backend, error) {
 	for f, why := range refused {
 		missing[f] = why
 	}
-	b := &Backend{}
+	b := &Backend{own: hot.New(max(opt.BufferSize, bulkSize))}
 	if b.ring, err = newRing(s); err != nil {
 		b.ring.close()
 		return nil, err
@@ -108,12 +112,6 @@ func build(opt Options, known map[string]error) (*Backend, error) {
 	if missing[ProvidedBuffers] == nil {
 		if b.bufs, err = newBuffers(b.ring, opt.Buffers, opt.BufferSize); err != nil {
 			missing[ProvidedBuffers] = err
-		}
-	}
-	if b.bufs == nil {
-		if b.own, err = mmapAnon(opt.BufferSize); err != nil {
-			b.release()
-			return nil, err
 		}
 	}
 	b.setFeatures(missing)
@@ -158,9 +156,10 @@ func (b *Backend) Submit(op *backend.Op) error {
 			return &backend.OpError{Op: op.String(), Err: backend.ErrBadFD}
 		}
 	}
-	op.State.CancelRequested, op.State.Mark = false, 0
+	op.State.CancelRequested = false
+	op.State.Mark &^= markQueued | markLeaving
 	idx := b.slots.take(op)
-	b.pin(&b.slots.tab[idx])
+	b.pin(b.slots.at(idx))
 	switch {
 	case op.Code == backend.OpNop:
 		b.start(idx)
@@ -177,7 +176,7 @@ func (b *Backend) Submit(op *backend.Op) error {
 // enqueue starts an operation or puts it behind those of its direction.
 func (b *Backend) enqueue(e *fdEntry, idx uint32) {
 	b.link(e, idx)
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	if q := e.queueOf(op); q != nil {
 		q.push(op)
 		op.State.Mark |= markQueued
@@ -192,20 +191,46 @@ func (b *Backend) enqueue(e *fdEntry, idx uint32) {
 // beginClose cancels everything on a descriptor. startCloses goes on once the
 // last completion was delivered.
 func (b *Backend) beginClose(e *fdEntry, idx uint32) {
-	b.slots.tab[idx].op.State.Phase = backend.Armed
+	b.slots.at(idx).op.State.Phase = backend.Armed
 	e.closing = idx
 	if e.all == 0 {
 		b.closable = append(b.closable, idx)
 		return
 	}
-	for i := e.all; i != 0; i = b.slots.tab[i].next {
+	for i := e.all; i != 0; i = b.slots.at(i).next {
 		b.cancel(i)
 	}
 }
 
-// Try always reports false: an operation that could be done at once is done by
+// Try performs only large sends and single accepts, of which there would be no
+// more than one in a turn. Anything else that could be done at once is done by
 // the next Wait, together with all others, for less than a system call.
-func (b *Backend) Try(*backend.Op) (backend.Result, bool) { return backend.Result{}, false }
+func (b *Backend) Try(op *backend.Op) (backend.Result, bool) {
+	switch {
+	case op.Code == backend.OpSend && len(op.Buf) >= bulkSend && b.wouldBeFirst(op):
+		return trySend(op)
+	case op.Code == backend.OpAccept && op.Flags&backend.Multishot == 0 && b.wouldBeFirst(op):
+		return tryAccept(op)
+	}
+	return backend.Result{}, false
+}
+
+// wouldBeFirst reports whether op, if it were submitted, would not have to wait
+// for another operation.
+func (b *Backend) wouldBeFirst(op *backend.Op) bool {
+	if b.phase != enabled || op.InFlight() || backend.Check(op) != nil {
+		return false
+	}
+	e := b.fds.find(op.FD)
+	return e != nil && e.closing == 0 && e.queueOf(op).head == nil
+}
+
+// Keep hands over the buffer of what was received in bulk. A provided buffer is
+// never handed over, for others wait for it.
+func (b *Backend) Keep(data []byte) []byte { return b.own.Keep(data) }
+
+// GiveBack takes a buffer back.
+func (b *Backend) GiveBack(kept []byte) bool { return b.own.GiveBack(kept) }
 
 // Cancel asks for op to end soon.
 func (b *Backend) Cancel(op *backend.Op) {
@@ -219,7 +244,7 @@ func (b *Backend) Cancel(op *backend.Op) {
 }
 
 func (b *Backend) cancel(idx uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	if s.cancelled {
 		return
 	}
@@ -229,9 +254,7 @@ func (b *Backend) cancel(idx uint32) {
 		b.dequeue(b.fds.at(s.op.FD), s.op)
 		b.later(idx, -int32(syscall.ECANCELED))
 	case backend.Armed:
-		if s.stage != stageStarved {
-			b.prepCancel(idx)
-		}
+		b.prepCancel(idx)
 	}
 }
 
@@ -243,7 +266,6 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	}
 	b.takeBack()
 	b.startCloses()
-	b.feed()
 	if b.doneHead > 0 {
 		b.done = b.done[:copy(b.done, b.done[b.doneHead:])]
 		b.doneHead = 0
@@ -314,7 +336,7 @@ func (b *Backend) Dispatch() {
 	for b.doneHead < b.doneEnd {
 		idx := b.done[b.doneHead]
 		b.doneHead++
-		res := b.slots.tab[idx].op.State.Res
+		res := b.slots.at(idx).op.State.Res
 		if res < 0 {
 			b.finish(idx, failure(syscall.Errno(-res)))
 		} else {
@@ -342,9 +364,9 @@ func (b *Backend) Close() error {
 		return nil
 	case enabled:
 		b.phase = draining
-		for i := range b.slots.tab {
-			if op := b.slots.tab[i].op; op != nil && op.Code != backend.OpClose {
-				b.cancel(uint32(i))
+		for i := range b.slots.n {
+			if op := b.slots.at(i).op; op != nil && op.Code != backend.OpClose {
+				b.cancel(i)
 			}
 		}
 	}
@@ -371,10 +393,8 @@ func (b *Backend) release() error {
 	if b.bufs != nil {
 		b.bufs.close()
 	}
-	for _, m := range [][]byte{b.own, b.copied} {
-		if m != nil {
-			unix.Munmap(m)
-		}
+	if b.copied != nil {
+		unix.Munmap(b.copied)
 	}
 	return err
 }

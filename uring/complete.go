@@ -21,7 +21,7 @@ func (b *Backend) complete(c cqe) {
 		if flags&cqeBuffer != 0 {
 			b.bufs.put(uint16(flags >> cqeBufferShift))
 		}
-	case b.slots.tab[idx].stage != stageOp:
+	case b.slots.at(idx).stage != stageOp:
 		b.polled(idx, res, flags)
 	case res < 0:
 		b.failed(idx, -res)
@@ -40,10 +40,16 @@ func (b *Backend) internal(ud uint64, res int32, flags uint32) {
 	case kindCancel:
 		// Not found, yet still in flight: the kernel had it in its hands just
 		// then. If it has completed meanwhile, the next answer finds it gone.
-		if idx := b.slots.find(ud); idx != 0 && res == -int32(syscall.ENOENT) && b.slots.tab[idx].op.State.Phase == backend.Armed {
+		if idx := b.slots.find(ud); idx != 0 && res == -int32(syscall.ENOENT) && b.ending(idx) {
 			b.prepCancel(idx)
 		}
 	}
+}
+
+// ending reports whether the kernel is to end what it does for a slot.
+func (b *Backend) ending(idx uint32) bool {
+	s := b.slots.at(idx)
+	return s.op.State.Phase == backend.Armed && (s.cancelled || s.stage == stageFound || s.op.State.Mark&markLeaving != 0)
 }
 
 // polled acts on a completion of a poll. io_uring reports POLLRDHUP also to
@@ -51,7 +57,7 @@ func (b *Backend) internal(ud uint64, res int32, flags uint32) {
 // anew as a multishot, which stays silent until something happens, and which
 // is cancelled when what is wanted has come.
 func (b *Backend) polled(idx uint32, res int32, flags uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	more := flags&cqeMore != 0
 	got := wanted(s.op, res)
 	switch {
@@ -83,7 +89,7 @@ func wanted(op *backend.Op, res int32) int32 {
 
 // ready goes on with an operation that waited for its descriptor.
 func (b *Backend) ready(idx uint32, res int32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	switch {
 	case res < 0:
 		b.finish(idx, failure(syscall.Errno(-res)))
@@ -99,7 +105,7 @@ func (b *Backend) ready(idx uint32, res int32) {
 	case s.op.Code == backend.OpWaitID:
 		b.reap(idx)
 	case b.readyFirst(s.op):
-		b.recvReady(idx)
+		b.recvBulk(idx)
 	default:
 		b.prep(idx)
 	}
@@ -108,7 +114,7 @@ func (b *Backend) ready(idx uint32, res int32) {
 // failed acts on an error: most end the operation, some only mean to try
 // again.
 func (b *Backend) failed(idx uint32, res int32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	op := s.op
 	errno := syscall.Errno(res)
 	switch {
@@ -117,9 +123,16 @@ func (b *Backend) failed(idx uint32, res int32) {
 	case errno == syscall.EINTR && op.Code != backend.OpClose:
 		b.rearm(idx)
 		return
-	case errno == syscall.ENOBUFS && op.Code == backend.OpRecv && op.Buf == nil:
-		b.starve(idx)
+	case errno == syscall.ECANCELED && op.State.Mark&markLeaving != 0:
+		b.rearm(idx)
 		return
+	case errno == syscall.ENOBUFS && op.Code == backend.OpRecv && op.Buf == nil:
+		if !s.cancelled {
+			b.bufs.grow(2 * b.bufs.given)
+			b.recvBulk(idx)
+			return
+		}
+		errno = syscall.ECANCELED
 	case errno == syscall.EAGAIN && (op.Input() || op.Output() && op.Code != backend.OpConnect ||
 		op.Code == backend.OpRead || op.Code == backend.OpWrite || op.Code == backend.OpWaitID):
 		if s.cancelled {
@@ -138,32 +151,9 @@ func (b *Backend) failed(idx uint32, res int32) {
 	b.finish(idx, failure(errno))
 }
 
-// starve keeps a recv that found no buffer until the next Wait. Every buffer
-// is with a completion not yet dispatched; they are back by then. More are
-// given if there are more.
-func (b *Backend) starve(idx uint32) {
-	b.bufs.grow(2 * b.bufs.given)
-	b.slots.tab[idx].stage = stageStarved
-	b.starved = append(b.starved, idx)
-}
-
-// feed arms the starved receives again, first those that got nothing at all,
-// so that a busy connection cannot take every buffer for ever.
-func (b *Backend) feed() {
-	for _, fed := range [...]bool{false, true} {
-		for _, idx := range b.starved {
-			if s := &b.slots.tab[idx]; s.stage == stageStarved && s.fed == fed {
-				s.fed = false
-				b.rearm(idx)
-			}
-		}
-	}
-	b.starved = b.starved[:0]
-}
-
 // succeeded acts on a result.
 func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	op := s.op
 	r := backend.Result{N: int(res)}
 	switch op.Code {
@@ -195,7 +185,7 @@ func (b *Backend) goesOn(idx uint32, r backend.Result, flags uint32) {
 	if flags&cqeMore == 0 {
 		b.rearm(idx)
 	}
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	if op.Code == backend.OpPoll {
 		if r.N = int(wanted(op, int32(r.N))); r.N == 0 {
 			return
@@ -207,13 +197,13 @@ func (b *Backend) goesOn(idx uint32, r backend.Result, flags uint32) {
 
 // recvProvided delivers what a recv put into a provided buffer.
 func (b *Backend) recvProvided(idx uint32, n int, flags uint32) {
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	r := backend.Result{N: n}
 	if flags&cqeBuffer != 0 {
 		b.lent = int32(flags>>cqeBufferShift) + 1
-		b.slots.tab[idx].fed = true
 		r.Data = b.bufs.data(uint16(flags>>cqeBufferShift), n)
 	}
+	b.learn(idx, n)
 	if op.Flags&backend.Multishot != 0 && n > 0 {
 		if flags&cqeMore == 0 {
 			b.rearm(idx)
@@ -242,7 +232,8 @@ func (b *Backend) takeBack() {
 // rearm starts an operation anew that the kernel ended of its own accord, or
 // ends it if it was cancelled meanwhile.
 func (b *Backend) rearm(idx uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
+	s.op.State.Mark &^= markLeaving
 	switch {
 	case s.cancelled:
 		b.later(idx, -int32(syscall.ECANCELED))
@@ -255,7 +246,7 @@ func (b *Backend) rearm(idx uint32) {
 
 // later keeps a result that is known without the kernel for the next Dispatch.
 func (b *Backend) later(idx uint32, res int32) {
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	op.State.Phase, op.State.Res = backend.Done, res
 	b.done = append(b.done, idx)
 }
@@ -263,7 +254,7 @@ func (b *Backend) later(idx uint32, res int32) {
 // finish delivers the terminal completion of a slot and frees it. Everything
 // is in order before the receiver is called, so that its panic may pass.
 func (b *Backend) finish(idx uint32, r backend.Result) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	op := s.op
 	b.pins.drop(s.pins)
 	if s.aux != nil {

@@ -85,10 +85,10 @@ func (t *fdTable) find(n int32) *fdEntry {
 
 // link puts a slot into the list of its descriptor.
 func (b *Backend) link(e *fdEntry, idx uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	s.onFD, s.prev, s.next = true, 0, e.all
 	if e.all != 0 {
-		b.slots.tab[e.all].prev = idx
+		b.slots.at(e.all).prev = idx
 	}
 	e.all = idx
 }
@@ -96,7 +96,7 @@ func (b *Backend) link(e *fdEntry, idx uint32) {
 // unlink takes a slot out of the lists of its descriptor and starts what
 // waited behind it. When nothing is left, the descriptor can be closed.
 func (b *Backend) unlink(idx uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	if !s.onFD {
 		return
 	}
@@ -106,10 +106,10 @@ func (b *Backend) unlink(idx uint32) {
 	if s.prev == 0 {
 		e.all = s.next
 	} else {
-		b.slots.tab[s.prev].next = s.next
+		b.slots.at(s.prev).next = s.next
 	}
 	if s.next != 0 {
-		b.slots.tab[s.next].prev = s.prev
+		b.slots.at(s.next).prev = s.prev
 	}
 	if e.all == 0 && e.closing != 0 {
 		b.closable = append(b.closable, e.closing)
@@ -148,7 +148,7 @@ func (b *Backend) forgetCloses() {
 		return
 	}
 	for _, idx := range b.closing {
-		if op := b.slots.tab[idx].op; op != nil && op.Code == backend.OpClose {
+		if op := b.slots.at(idx).op; op != nil && op.Code == backend.OpClose {
 			if e := b.fds.at(op.FD); e.closing == idx {
 				e.closing = 0
 			}

@@ -13,7 +13,7 @@ import (
 // unless the backlog is full and the socket blocking, when the ring would wait
 // and the contract says EAGAIN.
 func (b *Backend) connectUnix(idx uint32) {
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	flags, _, errno := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_GETFL, 0)
 	if errno == 0 && flags&unix.O_NONBLOCK == 0 {
 		_, _, errno = syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_SETFL, flags|unix.O_NONBLOCK)
@@ -26,6 +26,29 @@ func (b *Backend) connectUnix(idx uint32) {
 		}
 	}
 	b.later(idx, -int32(errno))
+}
+
+// tryAccept accepts with accept4(2), which must not wait. If it fails, the ring
+// will find out why, or wait.
+func tryAccept(op *backend.Op) (backend.Result, bool) {
+	flags, _, errno := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(op.FD), unix.F_GETFL, 0)
+	if errno != 0 || flags&unix.O_NONBLOCK == 0 {
+		return backend.Result{}, false
+	}
+	var addr, size unsafe.Pointer
+	if op.Ext != nil {
+		op.Ext.Addr.Len = backend.AddrCap
+		addr, size = unsafe.Pointer(&op.Ext.Addr.Raw), unsafe.Pointer(&op.Ext.Addr.Len)
+	}
+	fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(op.FD), uintptr(addr), uintptr(size),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return backend.Result{}, false
+	}
+	if op.Ext != nil {
+		op.Ext.Addr.Len = min(op.Ext.Addr.Len, backend.AddrCap)
+	}
+	return backend.Result{N: int(fd)}, true
 }
 
 // isUnix reports whether fd is a unix socket. Its multishot accept would not end
@@ -42,7 +65,7 @@ const maxSendfile = 1 << 20
 // sendfile sends with sendfile(2), for io_uring has no such operation, and
 // lets the ring wait for room when the socket is full.
 func (b *Backend) sendfile(idx uint32) {
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	for {
 		n, errno := b.trySendfile(op)
 		switch errno {
@@ -104,29 +127,10 @@ func (b *Backend) sendCopy(op *backend.Op) (int, syscall.Errno) {
 	return int(sent), 0
 }
 
-// recvReady receives with recv(2) into the backend's one buffer: the way to
-// receive into memory of the backend without provided buffers.
-func (b *Backend) recvReady(idx uint32) {
-	s := &b.slots.tab[idx]
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.op.FD),
-		uintptr(unsafe.Pointer(&b.own[0])), uintptr(len(b.own)), unix.MSG_DONTWAIT, 0, 0)
-	switch {
-	case errno == syscall.EAGAIN || errno == syscall.EINTR:
-		b.rearm(idx)
-	case errno != 0:
-		b.finish(idx, failure(errno))
-	case s.op.Flags&backend.Multishot != 0 && n > 0:
-		b.rearm(idx)
-		b.received(s.op, b.own[:n:n])
-	default:
-		b.finish(idx, backend.Result{Data: b.own[:n:n], N: int(n)})
-	}
-}
-
 // reap reaps the child of a pidfd with waitid(2), or lets the ring wait until
 // it has ended.
 func (b *Backend) reap(idx uint32) {
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	for {
 		var info auxSiginfo
 		_, _, errno := syscall.RawSyscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(op.FD),

@@ -13,7 +13,7 @@ import (
 // start performs or hands to the kernel the operation of a slot whose turn has
 // come.
 func (b *Backend) start(idx uint32) {
-	op := b.slots.tab[idx].op
+	op := b.slots.at(idx).op
 	op.State.Phase = backend.Armed
 	switch {
 	case op.Code == backend.OpSendfile:
@@ -40,12 +40,12 @@ func (b *Backend) start(idx uint32) {
 // and it is done with a plain system call then.
 func (b *Backend) readyFirst(op *backend.Op) bool {
 	return op.Code == backend.OpPoll && op.Flags&backend.Multishot == 0 ||
-		op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil
+		b.bulk(op)
 }
 
 // prep writes the submission queue entry of a slot's operation.
 func (b *Backend) prep(idx uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	op := s.op
 	if !b.prepAux(s) {
 		b.later(idx, -int32(syscall.ENOMEM))
@@ -124,7 +124,7 @@ func (b *Backend) prepReady(idx uint32) { b.prepPoll(idx, stagePoll, 0) }
 func (b *Backend) prepEdge(idx uint32) { b.prepPoll(idx, stageEdge, pollMultishot) }
 
 func (b *Backend) prepPoll(idx uint32, st stage, flags uint32) {
-	s := &b.slots.tab[idx]
+	s := b.slots.at(idx)
 	s.stage = st
 	e := b.ring.next()
 	e.PrepOperation(sys.IORING_OP_POLL_ADD, s.op.FD, 0, flags, 0)

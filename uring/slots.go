@@ -20,11 +20,10 @@ const genMask = 1<<24 - 1
 type stage uint8
 
 const (
-	stageOp      stage = iota // the operation itself
-	stagePoll                 // waiting until the descriptor is ready for it
-	stageEdge                 // the same, told of new readiness only
-	stageFound                // ready, waiting for the end of stageEdge
-	stageStarved              // a recv that waits for a provided buffer
+	stageOp    stage = iota // the operation itself
+	stagePoll               // waiting until the descriptor is ready for it
+	stageEdge               // the same, told of new readiness only
+	stageFound              // ready, waiting for the end of stageEdge
 )
 
 // slot holds everything about an operation in flight that is not in its Op.
@@ -41,55 +40,73 @@ type slot struct {
 	stage      stage
 	onFD       bool // is in the descriptor's lists
 	cancelled  bool // was asked to end, by Cancel or by OpClose
-	fed        bool // got a provided buffer since it was armed
 	shut       bool // an accept on a listener that was shut down
 }
 
+// Slots live in pages, so that a slot never moves.
+const (
+	slotShift    = 7
+	slotsPerPage = 1 << slotShift
+)
+
+type slotPage [slotsPerPage]slot
+
 // slots is the table of operations. Number 0 is never used.
 type slots struct {
-	tab   []slot
+	pages []*slotPage
+	n     uint32 // how many were ever used, with number 0
 	free  uint32
 	inUse int
 }
+
+// at returns a slot that was taken before.
+func (t *slots) at(idx uint32) *slot { return &t.pages[idx>>slotShift][idx&(slotsPerPage-1)] }
 
 // take finds a slot for op.
 func (t *slots) take(op *backend.Op) uint32 {
 	idx := t.free
 	if idx == 0 {
-		if len(t.tab) == 0 {
-			t.tab = make([]slot, 1, 64)
-		}
-		idx = uint32(len(t.tab))
-		t.tab = append(t.tab, slot{})
+		idx = t.grow()
 	} else {
-		t.free = t.tab[idx].next
+		t.free = t.at(idx).next
 	}
-	s := &t.tab[idx]
+	s := t.at(idx)
 	*s = slot{op: op, gen: s.gen}
 	op.State.Slot = idx
 	t.inUse++
 	return idx
 }
 
+// grow adds a slot.
+func (t *slots) grow() uint32 {
+	idx := max(t.n, 1)
+	t.n = idx + 1
+	if int(idx>>slotShift) == len(t.pages) {
+		t.pages = append(t.pages, new(slotPage))
+	}
+	return idx
+}
+
 // release frees a slot. What is still to come for it will be dropped.
 func (t *slots) release(idx uint32) {
-	t.tab[idx] = slot{gen: (t.tab[idx].gen + 1) & genMask, next: t.free}
+	s := t.at(idx)
+	*s = slot{gen: (s.gen + 1) & genMask, next: t.free}
 	t.free = idx
 	t.inUse--
 }
 
 // userData names the operation that is now in slot idx.
 func (t *slots) userData(kind uint64, idx uint32) uint64 {
-	return kind<<56 | uint64(t.tab[idx].gen)<<32 | uint64(idx)
+	return kind<<56 | uint64(t.at(idx).gen)<<32 | uint64(idx)
 }
 
 // find returns the slot that user data names, 0 if it has a new life.
 func (t *slots) find(userData uint64) uint32 {
 	idx := uint32(userData)
-	if int(idx) >= len(t.tab) {
+	if idx >= t.n {
 		return 0
 	}
-	if s := &t.tab[idx]; s.op == nil || s.gen != uint32(userData>>32)&genMask {
+	if s := t.at(idx); s.op == nil || s.gen != uint32(userData>>32)&genMask {
 		return 0
 	}
 	return idx

@@ -35,11 +35,11 @@ func TestGenerationsWrapInsideTheirField(t *testing.T) {
 	var s slots
 	op := &backend.Op{}
 	idx := s.take(op)
-	s.tab[idx].gen = genMask
+	s.at(idx).gen = genMask
 	old := s.userData(kindOp, idx)
 	s.release(idx)
-	if got := s.take(op); got != idx || s.tab[idx].gen != 0 {
-		t.Fatalf("slot %d, generation %d", got, s.tab[got].gen)
+	if got := s.take(op); got != idx || s.at(idx).gen != 0 {
+		t.Fatalf("slot %d, generation %d", got, s.at(got).gen)
 	}
 	if s.find(old) != 0 || s.find(s.userData(kindOp, idx)) != idx {
 		t.Fatal("the generations are mixed up")

@@ -189,9 +189,11 @@ func follows(b []byte, pos int64) bool {
 }
 
 // putPattern writes the pattern from position 0 up to n and closes nothing.
-func (d *driver) putPattern(fd int, n int64) error {
+func (d *driver) putPattern(fd int, n int64) error { return d.putPatternFrom(fd, 0, n) }
+
+func (d *driver) putPatternFrom(fd int, pos, n int64) error {
 	buf := make([]byte, 32<<10)
-	for pos := int64(0); pos < n; {
+	for pos < n {
 		b := buf[:min(int64(len(buf)), n-pos)]
 		if err := d.put(fd, pattern(b, pos)); err != nil {
 			return fmt.Errorf("after %d bytes: %w", pos, err)

@@ -30,7 +30,7 @@ func tests() []test {
 		lifecycleTests(), waitTests(), signalTests(), checkTests(),
 		recvTests(), datagramTests(), sendTests(), acceptTests(), connectTests(),
 		readTests(), writeTests(), pollTests(), sendfileTests(), shutdownTests(), waitidTests(),
-		orderTests(), cancelTests(), closeTests(), multishotTests(),
+		orderTests(), cancelTests(), closeTests(), multishotTests(), keepTests(),
 		receiverTests(), tryTests(), bulkTests(), memoryTests(), stressTests(),
 	)
 }

@@ -1,0 +1,60 @@
+// Package hot has the one large buffer into which a backend receives for every
+// connection in turn, so that it stays in the processor's cache.
+package hot
+
+import "unsafe"
+
+// maxSpare is how many buffers are kept for the next use.
+const maxSpare = 8
+
+// Buffer is a buffer of a fixed size, made when it is first used. Who wants to
+// keep what is in it can take it away; then another one takes its place. It is
+// not safe for use by several goroutines.
+type Buffer struct {
+	size  int
+	cur   []byte
+	spare [][]byte // the last one was used last
+}
+
+// New describes a buffer of size bytes.
+func New(size int) Buffer { return Buffer{size: size} }
+
+// Bytes returns the buffer.
+func (b *Buffer) Bytes() []byte {
+	if b.cur == nil {
+		if n := len(b.spare); n > 0 {
+			b.cur, b.spare[n-1] = b.spare[n-1], nil
+			b.spare = b.spare[:n-1]
+		} else {
+			b.cur = make([]byte, b.size)
+		}
+	}
+	return b.cur
+}
+
+// Keep takes the buffer away if data is its beginning, and returns the whole of
+// it, else nil. GiveBack ends that.
+func (b *Buffer) Keep(data []byte) []byte {
+	if len(b.cur) == 0 || unsafe.SliceData(data) != unsafe.SliceData(b.cur) {
+		return nil
+	}
+	whole := b.cur
+	b.cur = nil
+	return whole
+}
+
+// GiveBack puts back what Keep returned. It is the next to be used, for it is
+// warm. It reports false for memory of another size, which Keep cannot have
+// returned.
+func (b *Buffer) GiveBack(whole []byte) bool {
+	if len(whole) != b.size {
+		return false
+	}
+	if b.cur != nil {
+		b.cur, whole = whole, b.cur
+	}
+	if len(b.spare) < maxSpare {
+		b.spare = append(b.spare, whole)
+	}
+	return true
+}

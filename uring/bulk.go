@@ -1,0 +1,93 @@
+package uring
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+// A connection on which much arrives is better off without provided buffers:
+// every one that it fills is memory that was cold, and a call of the receiver.
+// Such a connection receives in bulk: it waits until it is readable, and then
+// takes all there is by recv(2) into one large buffer, which stays in the
+// processor's cache because all connections use it in turn. One that finds all
+// provided buffers taken receives so once, so that nobody has to wait for those.
+
+// bulkSize is the size in bytes of the buffer for receiving in bulk.
+const bulkSize = 256 << 10
+
+const (
+	// bulkAfter is how many provided buffers in a row have to be filled before
+	// a connection receives in bulk.
+	bulkAfter = 2
+	// bulkUntil is how many receives in a row have to bring less than a provided
+	// buffer holds before it uses those again.
+	bulkUntil = 16
+)
+
+// bulk reports whether op receives by recv(2) instead of into provided buffers.
+func (b *Backend) bulk(op *backend.Op) bool {
+	return op.Code == backend.OpRecv && op.Buf == nil && (b.bufs == nil || op.State.Mark&markBulk != 0)
+}
+
+// learn notes how much a recv without a buffer of its own has brought. A
+// multishot that shall go on in bulk is cancelled; it goes on when it has ended.
+func (b *Backend) learn(idx uint32, n int) {
+	if b.bufs == nil {
+		return
+	}
+	op := b.slots.at(idx).op
+	st := &op.State
+	full := n >= b.bufs.size
+	if full == (st.Mark&markBulk != 0) {
+		st.Mark &= markHabit - 1
+		return
+	}
+	st.Mark += markHabit
+	switch count := st.Mark / markHabit; {
+	case full && count == bulkAfter:
+		st.Mark = st.Mark&(markHabit-1) | markBulk
+		if op.Flags&backend.Multishot != 0 && b.slots.at(idx).stage == stageOp {
+			st.Mark |= markLeaving
+			b.prepCancel(idx)
+		}
+	case !full && count == bulkUntil:
+		st.Mark &= markQueued | markLeaving
+	}
+}
+
+// recvBulk receives with recv(2) for an operation whose descriptor is readable.
+func (b *Backend) recvBulk(idx uint32) {
+	s := b.slots.at(idx)
+	buf := b.own.Bytes()
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.op.FD),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
+	switch {
+	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		b.rearm(idx)
+	case errno != 0:
+		b.finish(idx, failure(errno))
+	case s.op.Flags&backend.Multishot != 0 && n > 0:
+		b.learn(idx, int(n))
+		b.rearm(idx)
+		b.received(s.op, buf[:n:n])
+	default:
+		b.learn(idx, int(n))
+		b.finish(idx, backend.Result{Data: buf[:n:n], N: int(n)})
+	}
+}
+
+// bulkSend is the size in bytes from which on a send is tried at once, while
+// what is sent is still in the processor's cache.
+const bulkSend = 64 << 10
+
+// trySend sends what the socket takes at once. If it fails, the ring will find
+// out why, or wait.
+func trySend(op *backend.Op) (backend.Result, bool) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(op.FD), uintptr(unsafe.Pointer(&op.Buf[0])),
+		uintptr(len(op.Buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return backend.Result{N: int(n)}, errno == 0
+}
