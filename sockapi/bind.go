@@ -51,6 +51,7 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 // descriptor, and would mistake the next file of that number for it: so the
 // socket goes on with a duplicate, and the loop closes the number that it knows.
 func (s *Socket) leaveLoop() error {
+	s.lent = nil
 	if s.home == nil || s.loop.IsClosed() {
 		s.loop, s.home = nil, nil
 		return nil
@@ -64,10 +65,11 @@ func (s *Socket) leaveLoop() error {
 	return nil
 }
 
-// home is what the sockets of one loop have in common: the closes that the loop
-// has not begun yet.
+// home is what the sockets of one loop have in common: memory, and the closes
+// that the loop has not begun yet.
 type home struct {
 	loop    *loop.Loop
+	pool    pool      // what RecvBorrowed lends
 	closing []*Socket // closed during this turn
 	mu      sync.Mutex
 	left    map[*closeOp]bool // left behind, perhaps on another loop's thread
@@ -78,7 +80,7 @@ type homeKey struct{}
 
 // homeOf returns the home on l, whose thread calls it.
 func homeOf(l *loop.Loop) *home {
-	return l.Attached(homeKey{}, func() loop.Attachment { return &home{loop: l, left: map[*closeOp]bool{}} }).(*home)
+	return l.Attached(homeKey{}, func() loop.Attachment { return &home{loop: l, pool: pool{loop: l}, left: map[*closeOp]bool{}} }).(*home)
 }
 
 // close lets the loop close the socket at the end of the turn, which is on the

@@ -102,6 +102,7 @@ func (s *Socket) closed(errno syscall.Errno) {
 	}
 	s.state, s.fd = stateClosed, -1
 	s.dropKept()
+	s.giveBack()
 	for _, co := range s.closers {
 		co.Wake()
 	}

@@ -14,6 +14,7 @@ import (
 // than its call wanted. The next call in the direction gets it.
 type kept struct {
 	data  []byte
+	mem   []byte        // the memory of data if it may be lent, see borrow.go
 	addr  Addr          // the sender of data
 	from  bool          // addr was asked for
 	conn  *Socket       // an accepted connection, and addr its peer
@@ -48,13 +49,13 @@ func (ln *lane) keep() {
 // receiveKept gives p what was put aside; the rest of a datagram is dropped.
 func (s *Socket) receiveKept(p []byte) (int, Addr, error) {
 	k := s.kept
-	if k.errno != 0 {
+	if len(k.data) == 0 && k.errno != 0 {
 		s.kept = nil
 		return 0, Addr{}, k.errno
 	}
 	n := copy(p, k.data)
 	k.data = k.data[n:]
-	if len(k.data) == 0 || !s.stream() {
+	if (len(k.data) == 0 || !s.stream()) && k.errno == 0 {
 		s.kept = nil
 	}
 	if !k.from {

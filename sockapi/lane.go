@@ -116,6 +116,10 @@ func (ln *lane) Complete(op *backend.Op, r backend.Result) {
 		s.closed(r.Errno)
 		return
 	}
+	if s.ahead&aheadOn != 0 && ln == &s.in {
+		s.cameAhead(&r)
+		return
+	}
 	ln.take(&r)
 	if r.Errno == syscall.ECANCELED {
 		if s.loop.IsClosed() {

@@ -24,7 +24,7 @@ func RecvInto(co *loop.Coro, s *Socket, p []byte) (int, error) {
 		return 0, nil
 	}
 	ln := &s.in
-	if err := ln.acquire(co); err != nil {
+	if err := s.acquireInput(co); err != nil {
 		return 0, s.wrap("recv", err)
 	}
 	n, err := s.recvInto(co, p)
@@ -63,7 +63,7 @@ func Recv(co *loop.Coro, s *Socket, n int) ([]byte, error) {
 		return nil, s.fail("recv", notPositive(n))
 	}
 	ln := &s.in
-	if err := ln.acquire(co); err != nil {
+	if err := s.acquireInput(co); err != nil {
 		return nil, s.wrap("recv", err)
 	}
 	data, err := s.recv(co, n)
@@ -128,7 +128,7 @@ func RecvFromInto(co *loop.Coro, s *Socket, p []byte) (int, Addr, error) {
 		return 0, Addr{}, nil
 	}
 	ln := &s.in
-	if err := ln.acquire(co); err != nil {
+	if err := s.acquireInput(co); err != nil {
 		return 0, Addr{}, s.wrap("recvfrom", err)
 	}
 	n, from, err := s.recvFrom(co, p)

@@ -18,6 +18,7 @@ type Socket struct {
 	loop    *loop.Loop // nil before the first use
 	home    *home      // of loop, nil before the first operation
 	kept    *kept      // what a cancelled call had received
+	lent    []byte     // memory of the loop that RecvBorrowed has returned
 	refused error      // by the loop, for the call that has just submitted
 	closers []*loop.Coro
 	owner   string
@@ -29,6 +30,7 @@ type Socket struct {
 	tries   uint8 // operations done by Try since a task last waited here
 	// connecting says that a connect was cancelled and may go on in the kernel.
 	connecting bool
+	ahead      aheadState
 }
 
 type state uint8
@@ -246,7 +248,7 @@ func (s *Socket) Adopt(owner string) (received []byte, err error) {
 		return nil, s.owned("adopt")
 	}
 	if s.busy() {
-		return nil, s.fail("adopt", fmt.Errorf("%w: operations are in flight", loop.ErrInvalidState))
+		return nil, s.fail("adopt", s.inUse())
 	}
 	s.state, s.owner = stateAdopted, owner
 	return s.takeKept(), nil
@@ -275,7 +277,7 @@ func (s *Socket) Detach() (fd int, received []byte, err error) {
 		return -1, nil, s.owned("detach")
 	}
 	if s.busy() {
-		return -1, nil, s.fail("detach", fmt.Errorf("%w: operations are in flight", loop.ErrInvalidState))
+		return -1, nil, s.fail("detach", s.inUse())
 	}
 	if err := s.leaveLoop(); err != nil {
 		return -1, nil, err
@@ -286,5 +288,13 @@ func (s *Socket) Detach() (fd int, received []byte, err error) {
 	return fd, received, nil
 }
 
-// busy reports whether calls are in progress.
-func (s *Socket) busy() bool { return s.in.busy || s.out.busy }
+// inUse says why the socket cannot be taken away from its loop.
+func (s *Socket) inUse() error {
+	if s.ahead&aheadOn != 0 {
+		return fmt.Errorf("%w: it receives ahead for RecvBorrowed until Settle is called", loop.ErrInvalidState)
+	}
+	return fmt.Errorf("%w: operations are in flight", loop.ErrInvalidState)
+}
+
+// busy reports whether calls are in progress, or the loop receives ahead.
+func (s *Socket) busy() bool { return s.in.busy || s.out.busy || s.ahead&aheadOn != 0 }

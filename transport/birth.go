@@ -93,6 +93,9 @@ func closeAdopted(sh *shared, sock *sockapi.Socket) {
 
 // adopt makes the transport of a socket of the caller.
 func adopt(co *loop.Coro, factory func() Protocol, sock *sockapi.Socket, params *tlsParams) (Transport, Protocol, error) {
+	if err := sockapi.Settle(co, sock); err != nil {
+		return nil, nil, err
+	}
 	received, err := sock.Adopt("a stream transport")
 	if err != nil {
 		return nil, nil, fmt.Errorf("create connection: %w", err)

@@ -1,0 +1,494 @@
+package sockapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// borrowingEcho sends back what comes until the peer closes.
+func borrowingEcho(co *loop.Coro, s *Socket) *loop.Task[struct{}] {
+	return spawn(co, func(co *loop.Coro) (struct{}, error) {
+		for {
+			data, err := RecvBorrowed(co, s)
+			if err == io.EOF {
+				return struct{}{}, nil
+			}
+			if err != nil {
+				return struct{}{}, err
+			}
+			if err := SendAll(co, s, data); err != nil {
+				return struct{}{}, err
+			}
+		}
+	})
+}
+
+// borrowTask receives once in a task of its own.
+func borrowTask(co *loop.Coro, s *Socket) *loop.Task[string] {
+	return spawn(co, func(co *loop.Coro) (string, error) {
+		data, err := RecvBorrowed(co, s)
+		return string(data), err
+	})
+}
+
+// randomBytes returns n bytes that no two positions share.
+func randomBytes(n int) []byte {
+	p := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(n)})
+	_, _ = r.Read(p)
+	return p
+}
+
+func TestBorrowedMemoryCarriesMessagesOfEverySize(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			s, peer := tcpPair(t, co)
+			echo := borrowingEcho(co, peer)
+			for _, size := range []int{1, 64, 65, 512, 4096, 32 << 10, 32<<10 + 1, 256 << 10, 1 << 20, 3, 5 << 20, 100, 7} {
+				for range 5 {
+					want := randomBytes(size)
+					sent := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, SendAll(co, s, want) })
+					got := make([]byte, size)
+					for n := 0; n < size; {
+						m, err := RecvInto(co, s, got[n:])
+						if err != nil {
+							return err
+						}
+						n += m
+					}
+					if _, err := sent.Await(co); err != nil {
+						return err
+					}
+					if !bytes.Equal(got, want) {
+						t.Fatalf("%d bytes came back wrong", size)
+					}
+				}
+			}
+			return finish(co, []*Socket{s}, []*loop.Task[struct{}]{echo})
+		})
+	})
+}
+
+func TestLentBytesStayWhileOthersReceive(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			for _, size := range []int{100, 20 << 10, 200 << 10} {
+				var held, want [][]byte
+				for range 5 {
+					a, b := tcpPair(t, co)
+					p := randomBytes(size + len(held))
+					sent := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, SendAll(co, b, p) })
+					data, err := RecvBorrowed(co, a)
+					if err != nil {
+						return err
+					}
+					held, want = append(held, data), append(want, bytes.Clone(data))
+					for range 3 {
+						if err := roundTrip(co, b, p[:0]); err != nil {
+							return err
+						}
+					}
+					yield(t, co, 5)
+					sent.Cancel("")
+					_, _ = sent.Await(co)
+				}
+				for i := range held {
+					if !bytes.Equal(held[i], want[i]) {
+						t.Errorf("the bytes lent to socket %d have changed", i)
+					}
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func TestWhatCameAheadGoesToTheNextCallWhicheverItIs(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		calls := map[string]func(co *loop.Coro, s *Socket) (string, error){
+			"RecvBorrowed": func(co *loop.Coro, s *Socket) (string, error) {
+				p, err := RecvBorrowed(co, s)
+				return string(p), err
+			},
+			"RecvInto": func(co *loop.Coro, s *Socket) (string, error) {
+				var p [100]byte
+				n, err := RecvInto(co, s, p[:])
+				return string(p[:n]), err
+			},
+			"Recv": func(co *loop.Coro, s *Socket) (string, error) { p, err := Recv(co, s, 4096); return string(p), err },
+			"RecvFrom": func(co *loop.Coro, s *Socket) (string, error) {
+				p, _, err := RecvFrom(co, s, 100)
+				return string(p), err
+			},
+			"Conn.Read": func(co *loop.Coro, s *Socket) (string, error) {
+				var p [9]byte
+				n, err := NewConn(co, s).Read(p[:])
+				return string(p[:n]), err
+			},
+		}
+		for name, call := range calls {
+			for _, arrives := range []bool{true, false} {
+				a, b := pair(t, unix.SOCK_STREAM)
+				run(t, l, func(co *loop.Coro) error {
+					if err := SendAll(co, b, []byte("first")); err != nil {
+						return err
+					}
+					if p, err := RecvBorrowed(co, a); string(p) != "first" || err != nil {
+						t.Errorf("RecvBorrowed = %q, %v", p, err)
+					}
+					if err := SendAll(co, b, []byte("second")); err != nil {
+						return err
+					}
+					if arrives {
+						yield(t, co, 3)
+					}
+					if got, err := call(co, a); got != "second" || err != nil {
+						t.Errorf("%s = %q, %v", name, got, err)
+					}
+					if err := SendAll(co, b, []byte("third")); err != nil {
+						return err
+					}
+					if got, err := call(co, a); got != "third" || err != nil {
+						t.Errorf("%s = %q, %v", name, got, err)
+					}
+					if err := CloseWait(co, b); err != nil {
+						return err
+					}
+					if got, err := call(co, a); got != "" || err != io.EOF {
+						t.Errorf("%s at the end = %q, %v", name, got, err)
+					}
+					return nil
+				})
+			}
+		}
+	})
+}
+
+func TestTheLoopDoesNotReceiveAheadWithoutEnd(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			want := randomBytes(32 << 20)
+			sent := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				if err := SendAll(co, b, want); err != nil {
+					return struct{}{}, err
+				}
+				return struct{}{}, CloseWait(co, b)
+			})
+			first, err := RecvBorrowed(co, a)
+			if err != nil {
+				return err
+			}
+			got := bytes.Clone(first)
+			yield(t, co, 500)
+			if sent.Done() {
+				t.Error("everything was received ahead")
+			}
+			for {
+				data, err := RecvBorrowed(co, a)
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					return err
+				}
+				got = append(got, data...)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d bytes came, or wrong ones", len(got))
+			}
+			_, err = sent.Await(co)
+			return err
+		})
+	})
+}
+
+func TestACancelledBorrowLosesNothing(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			for turns := range 6 {
+				first := borrowTask(co, a)
+				yield(t, co, 3)
+				if err := SendAll(co, b, []byte("data")); err != nil {
+					return err
+				}
+				yield(t, co, turns)
+				first.Cancel("")
+				got, err := first.Await(co)
+				if err != nil {
+					if !errors.Is(err, loop.ErrCancelled) {
+						t.Errorf("the cancelled call = %v", err)
+					}
+					got, err = borrowTask(co, a).Await(co)
+				}
+				if got != "data" || err != nil {
+					t.Errorf("cancelled after %d turns: %q, %v", turns, got, err)
+				}
+			}
+			waiting := borrowTask(co, a)
+			yield(t, co, 3)
+			waiting.Cancel("")
+			// Nothing else happens on the socket, so only the cancel can end it.
+			if _, err := waiting.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Errorf("the cancelled call = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestRacingCancelsOfBorrowsNeitherLoseNorDoubleBytes(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			want := randomBytes(8 << 20)
+			sent := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, SendAll(co, b, want) })
+			var got []byte
+			for round := 0; len(got) < len(want); round++ {
+				task := spawn(co, func(co *loop.Coro) (struct{}, error) {
+					if round%5 == 4 {
+						p := make([]byte, 1+round%3000)
+						n, err := RecvInto(co, a, p)
+						got = append(got, p[:n]...)
+						return struct{}{}, err
+					}
+					data, err := RecvBorrowed(co, a)
+					got = append(got, data...)
+					return struct{}{}, err
+				})
+				yield(t, co, round%4)
+				if round%3 != 0 {
+					task.Cancel("")
+				}
+				if _, err := task.Await(co); err != nil && !errors.Is(err, loop.ErrCancelled) {
+					return err
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d bytes came, or wrong ones", len(got))
+			}
+			_, err := sent.Await(co)
+			return err
+		})
+	})
+}
+
+func TestCloseEndsABorrow(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := pair(t, unix.SOCK_STREAM)
+			waiting := borrowTask(co, a)
+			yield(t, co, 3)
+			if err := CloseWait(co, a); err != nil {
+				return err
+			}
+			if got, err := waiting.Await(co); !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("RecvBorrowed = %q, %v", got, err)
+			}
+			if _, err := RecvInto(co, b, make([]byte, 1)); err != io.EOF {
+				t.Errorf("the peer got %v, want io.EOF", err)
+			}
+			if _, err := RecvBorrowed(co, a); !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("RecvBorrowed on a closed socket = %v", err)
+			}
+			// Without a call that waits.
+			a, b = pair(t, unix.SOCK_STREAM)
+			if err := SendAll(co, b, []byte("x")); err != nil {
+				return err
+			}
+			if _, err := RecvBorrowed(co, a); err != nil {
+				return err
+			}
+			if err := CloseWait(co, a); err != nil {
+				return err
+			}
+			if _, err := RecvInto(co, b, make([]byte, 1)); err != io.EOF {
+				t.Errorf("the peer got %v, want io.EOF", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestAResetComesAfterTheBytesBeforeIt(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			if err := SendAll(co, b, []byte("first")); err != nil {
+				return err
+			}
+			if _, err := RecvBorrowed(co, a); err != nil {
+				return err
+			}
+			if err := SendAll(co, b, []byte("second")); err != nil {
+				return err
+			}
+			yield(t, co, 3)
+			if err := b.SetLinger(0); err != nil {
+				return err
+			}
+			if err := CloseWait(co, b); err != nil {
+				return err
+			}
+			yield(t, co, 3)
+			if data, err := RecvBorrowed(co, a); string(data) != "second" || err != nil {
+				t.Errorf("RecvBorrowed = %q, %v", data, err)
+			}
+			if data, err := RecvBorrowed(co, a); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("RecvBorrowed = %q, %v", data, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestASettledSocketCanBeTakenAway(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, b, []byte("first")); err != nil {
+				return err
+			}
+			if _, err := RecvBorrowed(co, a); err != nil {
+				return err
+			}
+			if _, _, err := a.Detach(); !errors.Is(err, loop.ErrInvalidState) {
+				t.Errorf("Detach while the loop receives ahead = %v", err)
+			}
+			if err := SendAll(co, b, []byte("second")); err != nil {
+				return err
+			}
+			for range 2 {
+				if err := Settle(co, a); err != nil {
+					return err
+				}
+			}
+			fd, received, err := a.Detach()
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			var p [100]byte
+			if len(received) == 0 {
+				n, err := unix.Read(fd, p[:])
+				if err != nil {
+					return err
+				}
+				received = p[:n]
+			}
+			if string(received) != "second" {
+				t.Errorf("after Detach %q was there", received)
+			}
+			if err := Settle(co, b); err != nil {
+				t.Errorf("Settle of a socket that needs none = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestASettleThatIsCancelledCanBeRepeated(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			for turns := range 4 {
+				waiting := borrowTask(co, a)
+				yield(t, co, 3)
+				waiting.Cancel("")
+				_, _ = waiting.Await(co)
+				settling := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, Settle(co, a) })
+				yield(t, co, turns)
+				settling.Cancel("")
+				if _, err := settling.Await(co); err != nil && !errors.Is(err, loop.ErrCancelled) {
+					t.Errorf("Settle = %v", err)
+				}
+				if err := SendAll(co, b, []byte("data")); err != nil {
+					return err
+				}
+				if got, err := borrowTask(co, a).Await(co); got != "data" || err != nil {
+					t.Errorf("RecvBorrowed = %q, %v", got, err)
+				}
+			}
+			return Settle(co, a)
+		})
+	})
+}
+
+func TestOnlyStreamsLendMemory(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			for _, typ := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+				a, _ := pair(t, typ)
+				if _, err := RecvBorrowed(co, a); !errors.Is(err, loop.ErrInvalidArgument) {
+					t.Errorf("RecvBorrowed on type %d = %v", typ, err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func TestALoopIsClosedWhileItReceivesAhead(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			a, b := pair(t, unix.SOCK_STREAM)
+			run(t, l, func(co *loop.Coro) error {
+				if err := SendAll(co, b, []byte("x")); err != nil {
+					return err
+				}
+				_, err := RecvBorrowed(co, a)
+				return err
+			})
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			other := newLoop(t, name)
+			run(t, other, func(co *loop.Coro) error {
+				if err := SendAll(co, b, []byte("y")); err != nil {
+					return err
+				}
+				if data, err := RecvBorrowed(co, a); string(data) != "y" || err != nil {
+					t.Errorf("on another loop RecvBorrowed = %q, %v", data, err)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestBorrowingAllocatesNothing(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			for _, size := range []int{64, 16 << 10, 100 << 10} {
+				s, peer := tcpPair(t, co)
+				echo := borrowingEcho(co, peer)
+				p := make([]byte, size)
+				var failed error
+				trip := func() {
+					if err := roundTrip(co, s, p); err != nil {
+						failed = err
+					}
+				}
+				for range 100 {
+					trip()
+				}
+				if n := testing.AllocsPerRun(200, trip); n != 0 || failed != nil {
+					t.Errorf("%d bytes: %v allocations per round trip, %v", size, n, failed)
+				}
+				if err := finish(co, []*Socket{s}, []*loop.Task[struct{}]{echo}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
