@@ -1,6 +1,7 @@
 /* libuv's echo server, as its guide writes it.
  *
  * usage: uv_echo PORT */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -65,6 +66,7 @@ int main(int argc, char **argv)
 {
 	uv_tcp_t l;
 	struct sockaddr_in a;
+	signal(SIGPIPE, SIG_IGN);
 	uv_tcp_init(uv_default_loop(), &l);
 	uv_ip4_addr("127.0.0.1", atoi(argv[1]), &a);
 	uv_tcp_bind(&l, (struct sockaddr *)&a, 0);

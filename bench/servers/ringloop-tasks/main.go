@@ -46,13 +46,12 @@ func echo(co *loop.Coro, s *sockapi.Socket) {
 	if err := s.SetNoDelay(true); err != nil {
 		return
 	}
-	buf := make([]byte, 64<<10)
 	for {
-		n, err := sockapi.RecvInto(co, s, buf)
+		data, err := sockapi.RecvBorrowed(co, s)
 		if err != nil {
 			return
 		}
-		if err := sockapi.SendAll(co, s, buf[:n]); err != nil {
+		if err := sockapi.SendAll(co, s, data); err != nil {
 			return
 		}
 	}
