@@ -75,8 +75,11 @@ func (s *Socket) forgetCloser(co *loop.Coro) {
 // stop ends the calls of a lane because the socket is closed.
 func (ln *lane) stop() {
 	ln.refuse(ErrSocketClosed)
-	if ln.op.InFlight() {
+	switch {
+	case ln.op.InFlight():
 		ln.sock.loop.CancelOp(&ln.op)
+	case ln.co != nil:
+		ln.co.Wake() // it waits to try again
 	}
 }
 

@@ -118,6 +118,10 @@ func advance(bufs [][]byte, n int) ([][]byte, int) {
 // (loop.sock_sendto, sendto(2)). The address must not be a host name; the zero
 // Addr is the connected peer. An empty p is an empty datagram. It allocates
 // nothing. p belongs to the kernel until SendTo returns.
+//
+// While the queue of a Unix socket is full, the kernel does not report when
+// there is room again to a sender that names it in addr. SendTo then tries again
+// every few milliseconds. A connected socket, and the zero Addr, waits better.
 func SendTo(co *loop.Coro, s *Socket, p []byte, addr Addr) (int, error) {
 	if err := s.enter(co, "sendto"); err != nil {
 		return 0, err
@@ -140,6 +144,13 @@ func (s *Socket) sendTo(co *loop.Coro, p []byte, addr Addr) (int, error) {
 		if err := addr.raw(s.Family(), &ext.Addr); err != nil {
 			return 0, s.failTo("sendto", addr, err)
 		}
+	}
+	if s.sendsToNamed(addr) {
+		n, err := s.sendToNamed(co, p, &ext.Addr)
+		if err != nil {
+			return 0, s.failTo("sendto", addr, err)
+		}
+		return n, nil
 	}
 	ext.Bufs = append(ext.Bufs[:0], p)
 	ln.op.Code, ln.op.FD = backend.OpSendMsg, s.fd

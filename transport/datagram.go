@@ -24,7 +24,8 @@ const (
 const maxDatagramsAtOnce = 16
 
 // datagram is the transport of a datagram socket. One receive is in flight
-// while reading is wanted, and one send while packets are queued.
+// while reading is wanted, and one send while packets are queued, unless they go
+// to the names of Unix sockets: see datagram_named.go.
 type datagram struct {
 	caller
 	proto   DatagramProtocol
@@ -46,6 +47,7 @@ type datagram struct {
 	sendExt backend.Ext
 	pieces  [1][]byte
 	queue   packetQueue
+	named   *namedSends // of a Unix socket that is not connected, or nil
 	drops   int
 	// started is set when reading may begin, keeping when kept is to be
 	// delivered, ended when ConnectionLost is queued or was called.
@@ -59,6 +61,9 @@ func newDatagram(l *loop.Loop, fd, family int, remote Addr, p DatagramProtocol) 
 	size := udpBuffer
 	if family == unix.AF_UNIX {
 		size = unixBuffer
+		if !remote.IsValid() {
+			t.named = &namedSends{t: t}
+		}
 	}
 	t.recv = backend.Op{Code: backend.OpRecvMsg, FD: t.fd, Buf: make([]byte, size), Ext: &t.recvExt, Receiver: t}
 	t.sendExt.Bufs = t.pieces[:]
@@ -236,17 +241,26 @@ func (t *datagram) address(to *backend.Addr, addr Addr) error {
 
 // sendNow sends p without a copy if that is possible at once.
 func (t *datagram) sendNow(p []byte, pkt *packet) bool {
+	if t.named != nil {
+		return t.named.now(p, pkt)
+	}
 	t.prepare(p, &pkt.to)
 	r, ok := t.loop.Try(&t.send)
 	t.pieces[0], t.send.Buf = nil, nil
 	if !ok || r.Errno == syscall.EAGAIN || r.Errno == syscall.EINTR {
 		return false
 	}
-	if r.Errno != 0 {
-		err := t.sendFailure(pkt, r.Errno)
+	t.failedNow(pkt, r.Errno)
+	return true
+}
+
+// failedNow tells the protocol, once SendTo has returned, that a packet was not
+// sent.
+func (t *datagram) failedNow(pkt *packet, errno syscall.Errno) {
+	if errno != 0 {
+		err := t.sendFailure(pkt, errno)
 		t.soon(func() { t.errorReceived(err) })
 	}
-	return true
 }
 
 // prepare makes send an operation that sends data.
@@ -265,6 +279,10 @@ func (t *datagram) next() {
 	if p == nil || t.ended || t.send.InFlight() {
 		return
 	}
+	if t.named != nil {
+		t.named.later()
+		return
+	}
 	t.prepare(p.data, &p.to)
 	if err := t.loop.Submit(&t.send); err != nil {
 		t.end(err)
@@ -277,13 +295,18 @@ func (t *datagram) sent(errno syscall.Errno) {
 		t.next()
 		return
 	}
+	t.sentFirst(errno)
+	t.next()
+}
+
+// sentFirst takes the first packet, which was sent or refused, out of the queue.
+func (t *datagram) sentFirst(errno syscall.Errno) {
 	p := t.queue.pop()
 	if errno != 0 {
 		t.errorReceived(t.sendFailure(p, errno))
 	}
 	t.queue.put(p)
 	t.checkMarks()
-	t.next()
 	if t.closing && t.queue.first == nil {
 		t.lose(nil)
 	}
