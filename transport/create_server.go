@@ -30,7 +30,8 @@ type ServerOptions struct {
 	Sock *sockapi.Socket
 	// Backlog is how many connections wait to be accepted, 100 if it is 0.
 	Backlog int
-	// TLS makes the server speak TLS.
+	// TLS makes the server speak TLS. It needs Certificates, GetCertificate or
+	// GetConfigForClient.
 	TLS *tls.Config
 	// HandshakeTimeout limits the TLS handshake of a client, 60 s if it is 0.
 	HandshakeTimeout time.Duration
@@ -123,10 +124,24 @@ func (o *ServerOptions) check(factory func() Protocol, hosts []string, port stri
 	if o.Backlog == 0 {
 		o.Backlog = defaultBacklog
 	}
-	return makeTLSParams(o.TLS, o.HandshakeTimeout, o.ShutdownTimeout)
+	return serverParams(o.TLS, o.HandshakeTimeout, o.ShutdownTimeout)
 }
 
-// makeTLSParams checks the options of a server's TLS; nil means none.
+// serverParams checks the options of a server's TLS; nil means none.
+func serverParams(config *tls.Config, handshake, shutdown time.Duration) (*tlsParams, error) {
+	p, err := makeTLSParams(config, handshake, shutdown)
+	if p == nil || err != nil {
+		return nil, err
+	}
+	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+		// Otherwise every handshake would fail, and only the clients be told.
+		return nil, invalid("TLS: the configuration of a server needs Certificates, GetCertificate or GetConfigForClient")
+	}
+	p.serverSide = true
+	return p, nil
+}
+
+// makeTLSParams checks the options of TLS that both sides have; nil means none.
 func makeTLSParams(config *tls.Config, handshake, shutdown time.Duration) (*tlsParams, error) {
 	if config == nil {
 		if handshake != 0 {
@@ -143,7 +158,7 @@ func makeTLSParams(config *tls.Config, handshake, shutdown time.Duration) (*tlsP
 	if shutdown < 0 {
 		return nil, invalid("ShutdownTimeout should be a positive number, got %v", shutdown)
 	}
-	p := &tlsParams{config: config, serverSide: true, handshakeTimeout: handshake, shutdownTimeout: shutdown}
+	p := &tlsParams{config: config, handshakeTimeout: handshake, shutdownTimeout: shutdown}
 	if handshake == 0 {
 		p.handshakeTimeout = 60 * time.Second
 	}

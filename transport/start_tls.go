@@ -11,7 +11,8 @@ import (
 // StartTLSOptions are the optional arguments of StartTLS. The zero value is
 // asyncio's default.
 type StartTLSOptions struct {
-	// ServerSide makes this end the TLS server.
+	// ServerSide makes this end the TLS server; what the configuration needs then
+	// is said at ServerOptions.
 	ServerSide bool
 	// ServerHostname is the name that the server's certificate must be for; that
 	// of the configuration if it is empty.
@@ -75,7 +76,7 @@ func (o *StartTLSOptions) check(p Protocol, config *tls.Config) (*tlsParams, err
 	case o.ServerSide && (o.ServerHostname != "" || o.AnyHostname):
 		return nil, invalid("ServerHostname is only meaningful for clients")
 	case o.ServerSide:
-		return makeTLSParams(config, o.HandshakeTimeout, o.ShutdownTimeout)
+		return serverParams(config, o.HandshakeTimeout, o.ShutdownTimeout)
 	}
 	return clientTLS(config, "", o.ServerHostname, o.AnyHostname, o.HandshakeTimeout, o.ShutdownTimeout)
 }

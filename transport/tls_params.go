@@ -31,7 +31,7 @@ func clientTLS(config *tls.Config, host, serverHostname string, anyHostname bool
 			return nil, invalid("ServerHostname must be given when using TLS without a host")
 		}
 	}
-	p.serverSide, p.serverHostname, p.anyHostname = false, serverHostname, anyHostname
+	p.serverHostname, p.anyHostname = serverHostname, anyHostname
 	return p, nil
 }
 

@@ -540,3 +540,67 @@ func errText(err error) string {
 	}
 	return err.Error()
 }
+
+func TestAServersTLSWithoutACertificateIsRefusedAtOnce(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		path := filepath.Join(t.TempDir(), "s")
+		ours, _ := blockingPair(t)
+		defer ours.Close()
+		p := &recorder{}
+		tr, _ := joined(t, co, p)
+		calls := map[string]func(config *tls.Config) error{
+			"CreateServer": func(config *tls.Config) error {
+				_, err := CreateServer(co, mustNotCall(t), []string{"127.0.0.1"}, "0", &ServerOptions{TLS: config})
+				return err
+			},
+			"CreateUnixServer": func(config *tls.Config) error {
+				_, err := CreateUnixServer(co, mustNotCall(t), path, &UnixServerOptions{TLS: config})
+				return err
+			},
+			"ConnectAcceptedSocket": func(config *tls.Config) error {
+				_, _, err := ConnectAcceptedSocket(co, mustNotCall(t), ours, &AcceptedOptions{TLS: config})
+				return err
+			},
+			"StartTLS": func(config *tls.Config) error {
+				_, err := StartTLS(co, tr, p, config, &StartTLSOptions{ServerSide: true})
+				return err
+			},
+		}
+		for what, call := range calls {
+			// What a client's configuration has is of no use to a server.
+			for _, config := range []*tls.Config{{}, trusting()} {
+				if err := call(config); !errors.Is(err, loop.ErrInvalidArgument) || !strings.Contains(err.Error(), "TLS: the configuration of a server needs Certificates") {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		}
+		if exists(path) || ours.Fd() < 0 || tr.IsClosing() {
+			t.Error("a refused call has made the file, taken the socket or closed the connection")
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
+func TestAServersTLSMayChooseItsCertificateLater(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for what, config := range map[string]*tls.Config{
+			"GetCertificate": {GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return &testIDs().server, nil
+			}},
+			"GetConfigForClient": {GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				return serverTLS(), nil
+			}},
+		} {
+			srv, port := localServer(t, co, newEcho, &ServerOptions{TLS: config})
+			p := &recorder{}
+			tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, &ConnectOptions{TLS: trusting(), AnyHostname: true})
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			tr.Close()
+			check(t, p.untilLost(t, co))
+			over(t, co, srv)
+		}
+	})
+}

@@ -41,7 +41,7 @@ type UnixServerOptions struct {
 	Sock *sockapi.Socket
 	// Backlog is how many connections wait to be accepted, 100 if it is 0.
 	Backlog int
-	// TLS makes the server speak TLS.
+	// TLS makes the server speak TLS; see ServerOptions.
 	TLS *tls.Config
 	// HandshakeTimeout limits the TLS handshake of a client, 60 s if it is 0.
 	HandshakeTimeout time.Duration
@@ -121,7 +121,7 @@ func CreateUnixServer(co *loop.Coro, factory func() Protocol, path string, opts 
 	if o.Backlog == 0 {
 		o.Backlog = defaultBacklog
 	}
-	params, err := makeTLSParams(o.TLS, o.HandshakeTimeout, o.ShutdownTimeout)
+	params, err := serverParams(o.TLS, o.HandshakeTimeout, o.ShutdownTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("create unix server: %w", err)
 	}
@@ -204,7 +204,7 @@ func (f *socketFile) remove() {
 
 // AcceptedOptions are the optional arguments of ConnectAcceptedSocket.
 type AcceptedOptions struct {
-	// TLS makes the connection speak TLS, as its server.
+	// TLS makes the connection speak TLS, as its server; see ServerOptions.
 	TLS *tls.Config
 	// HandshakeTimeout limits the TLS handshake, 60 s if it is 0.
 	HandshakeTimeout time.Duration
@@ -221,7 +221,7 @@ func ConnectAcceptedSocket(co *loop.Coro, factory func() Protocol, sock *sockapi
 	if opts != nil {
 		o = *opts
 	}
-	params, err := makeTLSParams(o.TLS, o.HandshakeTimeout, o.ShutdownTimeout)
+	params, err := serverParams(o.TLS, o.HandshakeTimeout, o.ShutdownTimeout)
 	switch {
 	case err != nil:
 	case factory == nil:
