@@ -19,15 +19,22 @@ func TestLimitsEndWhatTakesTooLong(t *testing.T) {
 			if err := uring.Available(); backend == "io_uring" && err != nil {
 				t.Skipf("io_uring: %v", err)
 			}
+			// A server for each limit: the others must not end it first.
 			addr, trace := startWithLimits(t, backend, limits{
-				idle: 5 * time.Millisecond, header: 5 * time.Millisecond, write: 5 * time.Millisecond, sweep: time.Millisecond,
+				idle: time.Hour, header: 5 * time.Millisecond, write: time.Hour, sweep: time.Millisecond,
 			})
 			if got := converse(t, addr, trace, "GET / HTTP/1.1\r\nHost: x\r\n"); !strings.HasPrefix(got, "HTTP/1.1 408 ") {
 				t.Errorf("half a request was answered by %q", got)
 			}
+			addr, trace = startWithLimits(t, backend, limits{
+				idle: 5 * time.Millisecond, header: time.Hour, write: time.Hour, sweep: time.Millisecond,
+			})
 			if got := converse(t, addr, trace, ""); got != "" {
 				t.Errorf("an idle connection was told %q", got)
 			}
+			addr, trace = startWithLimits(t, backend, limits{
+				idle: time.Hour, header: time.Hour, write: 5 * time.Millisecond, sweep: time.Millisecond,
+			})
 			got := converse(t, addr, trace, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 			if len(got) >= large || !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 				t.Errorf("a client that does not read was sent %d bytes", len(got))
