@@ -11,6 +11,7 @@ import (
 
 // birth makes the transport of a connected descriptor for a task.
 type birth struct {
+	what     string // the call, for errors
 	fd       int
 	sock     *sockapi.Socket // the owner of the descriptor, or nil
 	received []byte          // what was received before
@@ -25,7 +26,7 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 	sh := sharedOf(co.Loop())
 	p := b.protocol(sh, factory)
 	if p == nil {
-		return nil, nil, fmt.Errorf("create connection: %w", invalid("the protocol factory returned nil"))
+		return nil, nil, fmt.Errorf("%s: %w", b.what, invalid("the protocol factory returned nil"))
 	}
 	raw, layer := p, tlsLayer(nil)
 	if b.tls != nil {
@@ -49,7 +50,7 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 	if layer != nil {
 		if err := layer.handshake(co); err != nil {
 			s.Abort()
-			return nil, nil, fmt.Errorf("create connection to %v: %w", s.peerAddr(), err)
+			return nil, nil, b.failed(s, err)
 		}
 		return layer.transport(), p, nil
 	}
@@ -58,6 +59,15 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 		return nil, nil, err
 	}
 	return s, p, nil
+}
+
+// failed is the error of a handshake.
+func (b *birth) failed(s *stream, err error) error {
+	direction := "to"
+	if b.tls.serverSide {
+		direction = "from"
+	}
+	return fmt.Errorf("%s %s %v: %w", b.what, direction, s.peerAddr(), err)
 }
 
 // protocol calls the factory. If that panics or returns nil, the descriptor is
@@ -91,15 +101,15 @@ func closeAdopted(sh *shared, sock *sockapi.Socket) {
 	_ = sock.Close()
 }
 
-// adopt makes the transport of a socket of the caller.
-func adopt(co *loop.Coro, factory func() Protocol, sock *sockapi.Socket, params *tlsParams) (Transport, Protocol, error) {
+// adopt makes the transport of a socket of the caller of what.
+func adopt(co *loop.Coro, what string, factory func() Protocol, sock *sockapi.Socket, params *tlsParams) (Transport, Protocol, error) {
 	if err := sockapi.Settle(co, sock); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	received, err := sock.Adopt("a stream transport")
 	if err != nil {
-		return nil, nil, fmt.Errorf("create connection: %w", err)
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	b := &birth{fd: sock.Fd(), sock: sock, received: received, tls: params, tcp: sock.Family() != unix.AF_UNIX}
+	b := &birth{what: what, fd: sock.Fd(), sock: sock, received: received, tls: params, tcp: sock.Family() != unix.AF_UNIX}
 	return b.make(co, factory)
 }

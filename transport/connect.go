@@ -93,13 +93,13 @@ func CreateConnection(co *loop.Coro, factory func() Protocol, host, port string,
 		return nil, nil, fmt.Errorf("create connection: %w", err)
 	}
 	if o.Sock != nil {
-		return adopt(co, factory, o.Sock, params)
+		return adopt(co, "create connection", factory, o.Sock, params)
 	}
 	fd, err := o.dial(co, host, port)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create connection: %w", err)
 	}
-	return (&birth{fd: fd, tcp: true, tls: params}).make(co, factory)
+	return (&birth{what: "create connection", fd: fd, tcp: true, tls: params}).make(co, factory)
 }
 
 // check checks the arguments.

@@ -446,3 +446,53 @@ func TestACoroOutsideItsTaskConnectsNothingAndWakesNobody(t *testing.T) {
 		}
 	})
 }
+
+func TestTheErrorsOfASuppliedSocketNameTheCall(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for what, call := range map[string]func(s *sockapi.Socket, factory func() Protocol, config bool) error{
+			"create connection": func(s *sockapi.Socket, factory func() Protocol, tls bool) error {
+				o := ConnectOptions{Sock: s}
+				if tls {
+					o.TLS = trusting()
+				}
+				_, _, err := CreateConnection(co, factory, "", "", &o)
+				return err
+			},
+			"create unix connection": func(s *sockapi.Socket, factory func() Protocol, tls bool) error {
+				o := UnixConnectOptions{Sock: s}
+				if tls {
+					o.TLS = trusting()
+				}
+				_, _, err := CreateUnixConnection(co, factory, "", &o)
+				return err
+			},
+			"connect accepted socket": func(s *sockapi.Socket, factory func() Protocol, tls bool) error {
+				o := AcceptedOptions{}
+				if tls {
+					o.TLS = serverTLS()
+				}
+				_, _, err := ConnectAcceptedSocket(co, factory, s, &o)
+				return err
+			},
+		} {
+			refused := func(why string, err error, want error) {
+				t.Helper()
+				if !errors.Is(err, want) || !strings.HasPrefix(err.Error(), what+" ") && !strings.HasPrefix(err.Error(), what+":") {
+					t.Errorf("%s, %s: %v", what, why, err)
+				}
+			}
+			used, _ := blockingPair(t)
+			_, err := used.Adopt("somebody else")
+			check(t, err)
+			refused("a socket of another transport", call(used, mustNotCall(t), false), sockapi.ErrTransportFD)
+			used.Release()
+			check(t, used.Close())
+
+			ours, _ := blockingPair(t)
+			refused("no protocol", call(ours, func() Protocol { return nil }, false), loop.ErrInvalidArgument)
+			ours, peer := blockingPair(t)
+			check(t, peer.Close())
+			refused("no handshake", call(ours, newEcho, true), syscall.ECONNRESET)
+		}
+	})
+}

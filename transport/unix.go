@@ -70,13 +70,13 @@ func CreateUnixConnection(co *loop.Coro, factory func() Protocol, path string, o
 		return nil, nil, fmt.Errorf("create unix connection: %w", err)
 	}
 	if o.Sock != nil {
-		return adopt(co, factory, o.Sock, params)
+		return adopt(co, "create unix connection", factory, o.Sock, params)
 	}
 	fd, err := connectUnix(co, path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create unix connection: %w", err)
 	}
-	return (&birth{fd: fd, tls: params}).make(co, factory)
+	return (&birth{what: "create unix connection", fd: fd, tls: params}).make(co, factory)
 }
 
 func connectUnix(co *loop.Coro, path string) (int, error) {
@@ -234,5 +234,5 @@ func ConnectAcceptedSocket(co *loop.Coro, factory func() Protocol, sock *sockapi
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect accepted socket: %w", err)
 	}
-	return adopt(co, factory, sock, params)
+	return adopt(co, "connect accepted socket", factory, sock, params)
 }
