@@ -236,6 +236,29 @@ func TestConnectToAUnixSocketWithAFullBacklogIsEAGAIN(t *testing.T) {
 	})
 }
 
+func TestAcceptSaysThatTheSocketIsNotListening(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		connected, _ := pair(t, unix.SOCK_STREAM)
+		bound := open(t, unix.AF_INET, unix.SOCK_STREAM)
+		if err := bound.Bind(HostAddr("127.0.0.1", 0)); err != nil {
+			t.Fatal(err)
+		}
+		run(t, l, func(co *loop.Coro) error {
+			for what, s := range map[string]*Socket{
+				"a connected socket": connected, "a bound socket": bound,
+				"a fresh Unix socket": open(t, unix.AF_UNIX, unix.SOCK_STREAM),
+			} {
+				_, _, err := Accept(co, s)
+				if !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), "accept on fd ") ||
+					!strings.Contains(err.Error(), "the socket is not listening: ") {
+					t.Errorf("Accept on %s: %v", what, err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestAcceptOnAListenerThatWasShutDownFails(t *testing.T) {
 	for _, network := range []string{"tcp4", "unix"} {
 		t.Run(network, func(t *testing.T) {
@@ -251,11 +274,12 @@ func TestAcceptOnAListenerThatWasShutDownFails(t *testing.T) {
 					if err := ln.Shutdown(unix.SHUT_RD); err != nil {
 						return err
 					}
-					if _, err := accepting.Await(co); !errors.Is(err, unix.EINVAL) {
-						t.Errorf("the waiting Accept = %v, want EINVAL", err)
+					why := map[string]string{"tcp4": "the socket is not listening: ", "unix": "the listening socket was shut down: "}[network]
+					if _, err := accepting.Await(co); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), why) {
+						t.Errorf("the waiting Accept = %v, want EINVAL because %s", err, why)
 					}
-					if _, _, err := Accept(co, ln); !errors.Is(err, unix.EINVAL) {
-						t.Errorf("a later Accept = %v, want EINVAL", err)
+					if _, _, err := Accept(co, ln); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), why) {
+						t.Errorf("a later Accept = %v, want EINVAL because %s", err, why)
 					}
 					return nil
 				})

@@ -38,7 +38,8 @@ type OpError struct {
 	Addr Addr
 	// FD is the descriptor, -1 if there was none.
 	FD int
-	// Err is the reason, a syscall.Errno if the kernel gave it.
+	// Err is the reason, which is or unwraps to a syscall.Errno if the kernel
+	// gave it.
 	Err error
 }
 
