@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // The conditions that asyncio reports as RuntimeError, InvalidStateError,
@@ -34,7 +35,8 @@ var (
 	ErrSelfAwait = errors.New("task cannot await on itself")
 	// ErrNotCurrent: a Coro was used outside its own running task.
 	ErrNotCurrent = errors.New("coroutine is not the one that is running")
-	// ErrTimeout: a time limit passed (asyncio's TimeoutError).
+	// ErrTimeout: a time limit passed (asyncio's TimeoutError). [Timeout] returns
+	// it in a [TimeoutError].
 	ErrTimeout = errors.New("timed out")
 	// ErrGoexit: a task's function called runtime.Goexit.
 	ErrGoexit = errors.New("task called runtime.Goexit")
@@ -61,6 +63,31 @@ func (e *CancelledError) Error() string {
 func (e *CancelledError) Is(target error) bool {
 	return target == ErrCancelled || target == context.Canceled
 }
+
+// TimeoutError says that a wait took longer than [Timeout] allows. It is
+// ErrTimeout to errors.Is.
+type TimeoutError struct {
+	// Limit is the time that was allowed.
+	Limit time.Duration
+	// WaitsFor describes what the task was waiting for when that had passed, as
+	// in "recv on fd 7"; it is empty if that is not known.
+	WaitsFor string
+}
+
+// Error includes the limit and what the task was waiting for.
+func (e *TimeoutError) Error() string {
+	s := ErrTimeout.Error() + " after " + e.Limit.String()
+	if e.WaitsFor != "" {
+		s += ", waiting for " + e.WaitsFor
+	}
+	return s
+}
+
+// Unwrap returns ErrTimeout.
+func (e *TimeoutError) Unwrap() error { return ErrTimeout }
+
+// Timeout returns true, for code that asks as for a net.Error.
+func (e *TimeoutError) Timeout() bool { return true }
 
 // LoopExit is the value of a panic in a callback or task that unwinds the run,
 // which returns Err at once. The callbacks of the turn that did not run yet stay

@@ -160,7 +160,7 @@ func ExampleTimeout() {
 		fmt.Println(err)
 		return nil
 	})
-	// Output: timed out
+	// Output: timed out after 1ms, waiting for a timer
 }
 
 // Panics of callbacks, and other errors that nobody waits for, go to the

@@ -56,16 +56,17 @@ func (s *sleeping) CancelWait(co *Coro) bool {
 func (s *sleeping) String() string { return "a timer" }
 
 // Timeout runs fn, which must take co to wait, and cancels what it waits for
-// when it takes longer than d; then it returns ErrTimeout (asyncio.timeout).
-// Another cancellation of the task passes through. A d of zero or less cancels
-// the first wait.
+// when it takes longer than d; then it returns a *TimeoutError, which is
+// ErrTimeout and says what it waited for (asyncio.timeout). Another cancellation
+// of the task passes through. A d of zero or less cancels the first wait.
 func Timeout(co *Coro, d time.Duration, fn func() error) error {
 	t := co.t
-	expired, over := false, false
+	var expired *TimeoutError
+	over := false
 	before := t.cancels
 	timer, err := co.l.CallLater(d, func() {
 		if !over {
-			expired = true
+			expired = &TimeoutError{Limit: max(d, 0), WaitsFor: t.waiting()}
 			t.Cancel("timeout")
 		}
 	})
@@ -77,8 +78,8 @@ func Timeout(co *Coro, d time.Duration, fn func() error) error {
 		timer.Cancel()
 	}()
 	err = fn()
-	if expired && t.Uncancel() <= int(before) && errors.Is(err, ErrCancelled) {
-		return ErrTimeout
+	if expired != nil && t.Uncancel() <= int(before) && errors.Is(err, ErrCancelled) {
+		return expired
 	}
 	return err
 }

@@ -334,10 +334,22 @@ func (t *task) Context() *Context {
 // coroutine that does not run.
 func (t *task) Stack() string {
 	s := t.String() + "\n"
-	if t.waitsFor != nil {
-		s += fmt.Sprintf("waits for %v\n", t.waitsFor)
+	if w := t.waiting(); w != "" {
+		s += "waits for " + w + "\n"
 	}
 	return s + t.debug.trace()
+}
+
+// waiting describes what the task waits for; it is empty if that is nothing or
+// not known.
+func (t *task) waiting() string {
+	switch w := t.waitsFor.(type) {
+	case *future:
+		return fmt.Sprint(w.self)
+	case fmt.Stringer:
+		return w.String()
+	}
+	return ""
 }
 
 // String describes the task.

@@ -369,3 +369,29 @@ func TestManyTasks(t *testing.T) {
 		}
 	})
 }
+
+func TestATimeoutSaysHowLongItWasAndWhatItWaitedFor(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			never := CreateFuture[int](l)
+			slow := CreateTask(l, func(co *Coro) (int, error) { return 0, Sleep(co, time.Hour) }, &TaskOptions{Name: "slow"})
+			for waitsFor, fn := range map[string]func() error{
+				"a timer": func() error { return Sleep(co, time.Hour) },
+				"<Future": func() error { _, err := never.Await(co); return err },
+				`"slow"`:  func() error { _, err := slow.Await(co); return err },
+			} {
+				const limit = 2 * time.Millisecond
+				err := Timeout(co, limit, fn)
+				var te *TimeoutError
+				if !errors.Is(err, ErrTimeout) || !errors.As(err, &te) || te.Limit != limit || !te.Timeout() || !strings.Contains(te.WaitsFor, waitsFor) {
+					t.Errorf("waiting for %s: %#v", waitsFor, err)
+					continue
+				}
+				if want := "timed out after " + limit.String() + ", waiting for " + te.WaitsFor; err.Error() != want {
+					t.Errorf("the text is %q, want %q", err, want)
+				}
+			}
+			return nil
+		})
+	})
+}

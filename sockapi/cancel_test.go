@@ -3,9 +3,11 @@ package sockapi
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -407,4 +409,20 @@ func withoutDescriptors(t *testing.T, fn func() error) error {
 		}
 	}()
 	return fn()
+}
+
+func TestATimeoutNamesTheOperationThatTookTooLong(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		s, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			err := loop.Timeout(co, time.Millisecond, func() error {
+				_, err := RecvInto(co, s, make([]byte, 1))
+				return err
+			})
+			if want := fmt.Sprintf("timed out after 1ms, waiting for recv on fd %d", s.Fd()); !errors.Is(err, loop.ErrTimeout) || err.Error() != want {
+				t.Errorf("the error is %v, want %s", err, want)
+			}
+			return nil
+		})
+	})
 }
