@@ -2,12 +2,14 @@ package sockapi
 
 import (
 	"bytes"
+	"fmt"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/loop"
 )
 
 // kept is what an operation brought although its call was cancelled, or more
@@ -63,6 +65,17 @@ func (s *Socket) receiveKept(p []byte) (int, Addr, error) {
 		k.addr, _ = s.PeerAddr()
 	}
 	return n, k.addr, nil
+}
+
+// mayLeave reports why the socket may not be taken away from its callers.
+func (s *Socket) mayLeave() error {
+	switch {
+	case s.busy():
+		return s.inUse()
+	case s.kept != nil && s.kept.conn != nil:
+		return fmt.Errorf("%w: it has a connection that a cancelled Accept had taken: call Accept or DetachListener", loop.ErrInvalidState)
+	}
+	return nil
 }
 
 // takeKept returns the bytes that were put aside.

@@ -238,8 +238,9 @@ func (s *Socket) stream() bool { return s.typ != unix.SOCK_DGRAM && s.typ != uni
 
 // Adopt hands the socket to a transport: until Release every function of this
 // package refuses it with ErrTransportFD, naming the owner. Operations must not
-// be in flight. It returns the bytes that a cancelled call had received, for
-// the transport to begin with.
+// be in flight, nor may a cancelled Accept have left a connection, or it fails
+// with loop.ErrInvalidState. It returns the bytes that a cancelled call had
+// received, for the transport to begin with.
 func (s *Socket) Adopt(owner string) (received []byte, err error) {
 	if err := s.direct("adopt"); err != nil {
 		return nil, err
@@ -247,8 +248,8 @@ func (s *Socket) Adopt(owner string) (received []byte, err error) {
 	if s.state == stateAdopted {
 		return nil, s.owned("adopt")
 	}
-	if s.busy() {
-		return nil, s.fail("adopt", s.inUse())
+	if err := s.mayLeave(); err != nil {
+		return nil, s.fail("adopt", err)
 	}
 	s.state, s.owner = stateAdopted, owner
 	return s.takeKept(), nil
@@ -267,25 +268,59 @@ func (s *Socket) owned(op string) error {
 
 // Detach gives the descriptor to the caller, who closes it, and leaves the
 // socket closed. It returns the bytes that a cancelled call had received. It
-// fails while operations are in flight. The number is not that of Fd if a loop
-// has used the socket.
+// fails with loop.ErrInvalidState while operations are in flight, and if a
+// cancelled Accept has left a connection; see DetachListener. The number is not
+// that of Fd if a loop has used the socket.
 func (s *Socket) Detach() (fd int, received []byte, err error) {
-	if err := s.direct("detach"); err != nil {
+	if err := s.mayDetach(); err != nil {
 		return -1, nil, err
 	}
-	if s.state == stateAdopted {
-		return -1, nil, s.owned("detach")
+	if err := s.mayLeave(); err != nil {
+		return -1, nil, s.fail("detach", err)
+	}
+	if fd, err = s.detach(); err != nil {
+		return -1, nil, err
+	}
+	return fd, s.takeKept(), nil
+}
+
+// DetachListener is Detach for a listener, for code that goes on accepting in
+// its own way. It returns the connection that a cancelled Accept had taken, nil
+// if there is none, which the caller must close.
+func (s *Socket) DetachListener() (fd int, accepted *Socket, err error) {
+	if err := s.mayDetach(); err != nil {
+		return -1, nil, err
 	}
 	if s.busy() {
 		return -1, nil, s.fail("detach", s.inUse())
 	}
-	if err := s.leaveLoop(); err != nil {
+	if fd, err = s.detach(); err != nil {
 		return -1, nil, err
 	}
-	received = s.takeKept()
+	if k := s.kept; k != nil {
+		s.kept, accepted = nil, k.conn
+	}
+	return fd, accepted, nil
+}
+
+func (s *Socket) mayDetach() error {
+	if err := s.direct("detach"); err != nil {
+		return err
+	}
+	if s.state == stateAdopted {
+		return s.owned("detach")
+	}
+	return nil
+}
+
+// detach leaves the socket closed.
+func (s *Socket) detach() (fd int, err error) {
+	if err := s.leaveLoop(); err != nil {
+		return -1, err
+	}
 	fd = int(s.fd)
 	s.state, s.fd = stateClosed, -1
-	return fd, received, nil
+	return fd, nil
 }
 
 // inUse says why the socket cannot be taken away from its loop.

@@ -276,6 +276,83 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 	})
 }
 
+func TestAConnectionThatACancelledAcceptTookIsNotLostWithItsListener(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			ln, addr := listen(t, "tcp", "127.0.0.1:0")
+			client, err := Dial(co, "tcp", addr.String())
+			if err != nil {
+				return err
+			}
+			closeAtEnd(t, client)
+			conn, peer, err := Accept(co, ln)
+			if err != nil {
+				return err
+			}
+			closeAtEnd(t, conn)
+			ln.kept = &kept{conn: conn, addr: peer}
+			if _, _, err := ln.Detach(); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "DetachListener") {
+				t.Errorf("Detach = %v", err)
+			}
+			if _, err := ln.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "Accept") {
+				t.Errorf("Adopt = %v", err)
+			}
+			fd, accepted, err := ln.DetachListener()
+			if err != nil || accepted != conn || ln.Fd() != -1 {
+				t.Errorf("DetachListener = %v, %v; the socket is %v", accepted, err, ln)
+			}
+			if err := unix.Close(fd); err != nil {
+				t.Errorf("closing the listener: %v", err)
+			}
+			if err := SendAll(co, client, []byte("x")); err != nil {
+				return err
+			}
+			if p, err := Recv(co, conn, 1); string(p) != "x" || err != nil {
+				t.Errorf("Recv on the connection = %q, %v", p, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestDetachListenerIsDetach(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			ln, addr := listen(t, "tcp", "127.0.0.1:0")
+			waiting := acceptTask(co, ln)
+			yield(t, co, 3)
+			if _, _, err := ln.DetachListener(); !errors.Is(err, loop.ErrInvalidState) {
+				t.Errorf("DetachListener of a socket in use = %v", err)
+			}
+			waiting.Cancel("")
+			_, _ = waiting.Await(co)
+			if _, err := ln.Adopt("test"); err != nil {
+				return err
+			}
+			if _, _, err := ln.DetachListener(); !errors.Is(err, ErrTransportFD) {
+				t.Errorf("DetachListener of a socket of a transport = %v", err)
+			}
+			ln.Release()
+			fd, accepted, err := ln.DetachListener()
+			if err != nil || accepted != nil {
+				t.Fatalf("DetachListener = %v, %v", accepted, err)
+			}
+			again, err := FromFD(fd)
+			if err != nil {
+				return err
+			}
+			closeAtEnd(t, again)
+			if local, err := again.LocalAddr(); local != addr || err != nil {
+				t.Errorf("the descriptor is that of %v, %v", local, err)
+			}
+			if _, _, err := ln.DetachListener(); !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("DetachListener again = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
 func TestDetachGivesTheDescriptorAway(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		for _, used := range []bool{false, true} {

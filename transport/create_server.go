@@ -26,7 +26,9 @@ type ServerOptions struct {
 	// Flags are those of Getaddrinfo; 0 means loop.AIPassive.
 	Flags int
 	// Sock is a bound stream socket to listen on, instead of hosts and a port.
-	// It belongs to the server as soon as the arguments are accepted.
+	// It belongs to the server as soon as the arguments are accepted. Connections
+	// that wait on it already, or that a cancelled sockapi.Accept had taken, are
+	// served, but without the options that servers set for new ones.
 	Sock *sockapi.Socket
 	// Backlog is how many connections wait to be accepted, 100 if it is 0.
 	Backlog int
@@ -172,14 +174,17 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", loop.ErrInvalidArgument, fmt.Sprintf(format, args...))
 }
 
-// suppliedListener takes over a socket of the caller.
+// suppliedListener takes over a socket of the caller, with the connection that a
+// cancelled call may have accepted on it.
 func suppliedListener(sock *sockapi.Socket) ([]*listener, error) {
 	family := sock.Family()
-	fd, _, err := sock.Detach()
+	fd, early, err := sock.DetachListener()
 	if err != nil {
 		return nil, err
 	}
-	return []*listener{newListener(fd, family != unix.AF_UNIX)}, nil
+	l := newListener(fd, family != unix.AF_UNIX)
+	l.early = early
+	return []*listener{l}, nil
 }
 
 // bindAll binds a socket to every address of every host.

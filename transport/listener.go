@@ -22,7 +22,8 @@ type listener struct {
 	op    backend.Op // accepts
 	srv   *Server
 	view  *TransportSocket
-	file  *socketFile // to be removed on close, or nil
+	file  *socketFile     // to be removed on close, or nil
+	early *sockapi.Socket // a connection that was accepted before, or nil
 	retry loop.TimerHandle
 	pause time.Duration
 	fd    int32
@@ -42,6 +43,33 @@ func (l *listener) listen(backlog int) error {
 		return &sockapi.OpError{Op: "listen on", Addr: addr, FD: int(l.fd), Err: err}
 	}
 	return nil
+}
+
+// begin accepts, at first what was accepted already.
+func (l *listener) begin() {
+	if l.early != nil {
+		// The connection comes when those of the kernel do: in another turn. An
+		// error says that the loop is closed, and then orphan closes it.
+		_, _ = l.srv.sh.loop.CallSoon(l.takeEarly)
+	}
+	l.accept()
+}
+
+func (l *listener) takeEarly() {
+	if l.early == nil {
+		return // closed meanwhile
+	}
+	fd, _, err := l.early.Detach()
+	l.early = nil
+	if err == nil { // no loop knows the socket, so that nothing is in its way
+		l.accepted(int32(fd))
+	}
+}
+
+// dropEarly closes a connection that nobody will serve.
+func (l *listener) dropEarly() {
+	_ = l.early.Close() // nobody is to be told
+	l.early = nil
 }
 
 // accept lets the kernel accept until it reports an error.
@@ -148,6 +176,7 @@ func (srv *Server) protocol(ctx *loop.Context) (p Protocol) {
 // close stops accepting and gives the descriptor away.
 func (l *listener) close() {
 	l.retry.Cancel()
+	l.dropEarly()
 	l.view.fd = -1
 	l.file.remove()
 	l.srv.sh.closeListener(l.fd, l.srv)
@@ -156,6 +185,7 @@ func (l *listener) close() {
 
 // orphan closes the descriptor of a listener whose loop is closed.
 func (l *listener) orphan() {
+	l.dropEarly()
 	l.view.fd = -1
 	l.file.remove()
 	closeFD(l.fd)

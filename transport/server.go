@@ -85,7 +85,7 @@ func (srv *Server) start() error {
 	}
 	srv.serving = true
 	for _, l := range srv.listeners {
-		l.accept()
+		l.begin()
 	}
 	return nil
 }

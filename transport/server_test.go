@@ -2,7 +2,12 @@ package transport
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -190,6 +195,108 @@ func TestASuppliedSocketIsUsedAsItIs(t *testing.T) {
 		defer dgram.Close()
 		if _, err := CreateServer(co, newEcho, nil, "", &ServerOptions{Sock: dgram}); !errors.Is(err, loop.ErrInvalidArgument) {
 			t.Errorf("a datagram socket: %v", err)
+		}
+	})
+}
+
+// earlyListener returns a listener on which a cancelled Accept may have taken the
+// connection of the client. On io_uring it often has.
+func earlyListener(t *testing.T, co *loop.Coro, network string) (ln *sockapi.Socket, client net.Conn) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "s")
+	}
+	ln = ok[*sockapi.Socket](t)(sockapi.Listen(network, address, nil))
+	accepting := co.Loop().Go(func(co *loop.Coro) error {
+		_, _, err := sockapi.Accept(co, ln)
+		return err
+	})
+	turns(t, co)
+	// The kernel accepts it without the loop, which does not turn meanwhile.
+	client = ok[net.Conn](t)(net.Dial(network, ok[Addr](t)(ln.LocalAddr()).String()))
+	t.Cleanup(func() { _ = client.Close() })
+	check(t, loop.Sleep(co, 0)) // the loop finds the connection, and is about to deliver it
+	accepting.Cancel("")
+	if _, err := accepting.Await(co); !errors.Is(err, loop.ErrCancelled) {
+		t.Fatalf("Accept ended with %v", err)
+	}
+	return ln, client
+}
+
+// saysBack is nil if what is written to c comes back.
+func saysBack(c net.Conn) error {
+	if _, err := c.Write([]byte("hello")); err != nil {
+		return err
+	}
+	p := make([]byte, 5)
+	if _, err := io.ReadFull(c, p); err != nil || string(p) != "hello" {
+		return fmt.Errorf("%q came back: %w", p, err)
+	}
+	return nil
+}
+
+func TestAServerServesAConnectionThatACancelledAcceptHadTaken(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, network := range []string{"tcp", "unix"} {
+			for _, noStart := range []bool{false, true} {
+				ln, client := earlyListener(t, co, network)
+				served := 0
+				factory := func() Protocol {
+					served++
+					return newEcho()
+				}
+				var srv *Server
+				var err error
+				if network == "tcp" {
+					srv, err = CreateServer(co, factory, nil, "", &ServerOptions{Sock: ln, NoStart: noStart})
+				} else {
+					srv, err = CreateUnixServer(co, factory, "", &UnixServerOptions{Sock: ln, NoStart: noStart})
+				}
+				check(t, err)
+				if noStart {
+					turns(t, co)
+					if served != 0 {
+						t.Error("the connection is served before StartServing")
+					}
+					check(t, srv.StartServing(co))
+				}
+				elsewhere(t, co, func() error { return saysBack(client) })()
+				later := ok[net.Conn](t)(net.Dial(network, client.RemoteAddr().String()))
+				elsewhere(t, co, func() error { return saysBack(later) })()
+				check(t, later.Close())
+				if served != 2 {
+					t.Errorf("%d connections were served, want 2", served)
+				}
+				over(t, co, srv)
+			}
+		}
+	})
+}
+
+func TestAServerThatNeverServedClosesAConnectionThatACancelledAcceptHadTaken(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		var clients []net.Conn
+		runTask(t, l, func(co *loop.Coro) error {
+			for _, closed := range []bool{true, false} {
+				ln, client := earlyListener(t, co, "tcp")
+				srv, err := CreateServer(co, mustNotCall(t), nil, "", &ServerOptions{Sock: ln, NoStart: true})
+				check(t, err)
+				clients = append(clients, client)
+				if closed {
+					srv.Close()
+					check(t, srv.WaitClosed(co))
+				}
+			}
+			return nil
+		})
+		check(t, l.Close())
+		for _, c := range clients {
+			check(t, c.SetDeadline(time.Now().Add(patience)))
+			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the client was told %v", err)
+			}
 		}
 	})
 }
