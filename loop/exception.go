@@ -1,12 +1,8 @@
 package loop
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
-	"sort"
 	"strings"
 	"sync/atomic"
 )
@@ -83,63 +79,6 @@ func try(fn func()) (r any) {
 	defer func() { r = recover() }()
 	fn()
 	return nil
-}
-
-// DefaultExceptionHandler logs c at level ERROR (loop.default_exception_handler),
-// in debug mode with the place that scheduled the running callback if c has no
-// SourceTraceback. Custom handlers may call it.
-func (l *Loop) DefaultExceptionHandler(c *ExceptionContext) {
-	message := c.Message
-	if message == "" {
-		message = "Unhandled exception in event loop"
-	}
-	full := *c
-	if full.SourceTraceback == "" && full.HandleTraceback == "" {
-		full.HandleTraceback = l.handling.trace()
-	}
-	l.Logger().LogAttrs(context.Background(), slog.LevelError, message, full.attrs()...)
-}
-
-// attrs returns the fields that are set, sorted by their names.
-func (c *ExceptionContext) attrs() []slog.Attr {
-	fields := map[string]any{}
-	for name, v := range c.Extra {
-		fields[name] = v
-	}
-	add := func(name string, v any) {
-		if v != nil && v != "" {
-			fields[name] = v
-		}
-	}
-	add("future", c.Future)
-	add("protocol", c.Protocol)
-	add("transport", c.Transport)
-	add("socket", c.Socket)
-	add("asyncgen", c.AsyncGen)
-	add("source_traceback", c.SourceTraceback)
-	add("handle_traceback", c.HandleTraceback)
-	if c.Task != nil {
-		fields["task"] = fmt.Sprint(c.Task)
-	}
-	if c.Handle != nil {
-		fields["handle"] = c.Handle.String()
-	}
-	if c.Exception != nil {
-		fields["exception"] = c.Exception.Error()
-		var p *PanicError
-		if errors.As(c.Exception, &p) {
-			fields["traceback"] = string(p.Stack)
-		}
-	}
-	if c.Context != nil {
-		fields["context"] = c.Context.Message
-	}
-	attrs := make([]slog.Attr, 0, len(fields))
-	for name, v := range fields {
-		attrs = append(attrs, slog.Any(name, v))
-	}
-	sort.Slice(attrs, func(i, j int) bool { return attrs[i].Key < attrs[j].Key })
-	return attrs
 }
 
 // HandlePanic deals with a value that was recovered from a panic of a user's

@@ -2,9 +2,13 @@ package loop
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"log"
 	"log/slog"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -44,6 +48,112 @@ func TestTheDefaultHandlerLogsTheFieldsSorted(t *testing.T) {
 		s := log.String()
 		if !strings.Contains(s, "level=ERROR") || !strings.Contains(s, `"Unhandled exception in event loop" exception=boom protocol=P transport=T zeta=1`) {
 			t.Errorf("log %q", s)
+		}
+	})
+}
+
+// lockedBuffer is a buffer for several goroutines: the garbage collector's logs
+// as well.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// logPlainly sends what slog.Default writes, which is what a loop without a
+// logger of its own uses, to a buffer until the test ends.
+func logPlainly(t *testing.T) *lockedBuffer {
+	b := &lockedBuffer{}
+	before := log.Writer()
+	log.SetOutput(b)
+	t.Cleanup(func() { log.SetOutput(before) })
+	return b
+}
+
+func explode() { panic("boom") }
+
+func TestWithoutALoggerAPanicIsReportedInLines(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		out := logPlainly(t)
+		soon(t, l, explode)
+		runOnce(t, l)
+		want := regexp.MustCompile(`(?m)^\S+ \S+ ERROR Exception in callback
+handle: <Handle.*>
+exception: panic: boom
+
+goroutine \d+ \[running.*\]:
+(.*\n)*github.com/seed-80cfe818/ringloop/loop\.explode\(.*\)
+\t.*/loop/exception_test.go:\d+ `)
+		if !want.MatchString(out.String()) {
+			t.Errorf("the report is\n%s", out)
+		}
+		if strings.Contains(out.String(), "Object created at") {
+			t.Error("the place is told without debug mode")
+		}
+	})
+}
+
+func TestWithoutALoggerEveryFieldHasItsLine(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		out := logPlainly(t)
+		l.CallExceptionHandler(&ExceptionContext{
+			Exception: errors.New("boom"), Transport: "T", Protocol: "P", Extra: map[string]any{"zeta": 1},
+			HandleTraceback: "f\n\tfile.go:1\n", SourceTraceback: "g\n\tfile.go:2\n",
+		})
+		_, s, _ := strings.Cut(out.String(), " ERROR ")
+		want := "Unhandled exception in event loop\n" +
+			"Handle created at:\nf\n\tfile.go:1\n" +
+			"protocol: P\n" +
+			"Object created at:\ng\n\tfile.go:2\n" +
+			"transport: T\nzeta: 1\nexception: boom\n"
+		if s != want {
+			t.Errorf("the report is\n%s\nwant\n%s", s, want)
+		}
+	})
+}
+
+func TestInDebugModeTheReportInLinesTellsThePlaceOnce(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		out := logPlainly(t)
+		l.SetDebug(true)
+		soon(t, l, explode)
+		runOnce(t, l)
+		if s := out.String(); strings.Count(s, "created at:\n") != 1 || !strings.Contains(s, "Handle created at:\n") {
+			t.Errorf("the report is\n%s", s)
+		}
+	})
+}
+
+func TestTheLoggerOfSetDefaultGetsAttributes(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var b lockedBuffer
+		before, writer, flags := slog.Default(), log.Writer(), log.Flags()
+		slog.SetDefault(slog.New(slog.NewJSONHandler(&b, nil)))
+		t.Cleanup(func() {
+			slog.SetDefault(before)
+			log.SetOutput(writer) // SetDefault has taken package log over as well
+			log.SetFlags(flags)
+		})
+		soon(t, l, explode)
+		runOnce(t, l)
+		var report struct{ Level, Msg, Exception, Traceback string }
+		if err := json.Unmarshal([]byte(b.String()), &report); err != nil {
+			t.Fatalf("%v: %s", err, b.String())
+		}
+		if report.Level != "ERROR" || report.Msg != "Exception in callback" || report.Exception != "panic: boom" ||
+			!strings.Contains(report.Traceback, "loop.explode(") {
+			t.Errorf("the report is %+v", report)
 		}
 	})
 }

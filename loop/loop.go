@@ -78,7 +78,8 @@ func WithBackendFactory(f func() (backend.Backend, error)) Option {
 	return func(o *options) { o.factory = f }
 }
 
-// WithLogger sends the loop's messages to logger instead of slog.Default().
+// WithLogger sends the loop's messages to logger instead of slog.Default(). See
+// DefaultExceptionHandler for what that changes.
 func WithLogger(logger *slog.Logger) Option { return func(o *options) { o.logger = logger } }
 
 // NewEventLoop returns a new loop that is not running (asyncio.new_event_loop).
