@@ -412,3 +412,85 @@ func (w lineWriter) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+func TestGoexitInAnEagerTaskEndsOnlyThatTask(t *testing.T) {
+	eagerly := func(l *Loop, fn func(co *Coro) (int, error)) *Task[int] {
+		return CreateTask(l, fn, &TaskOptions{EagerStart: true})
+	}
+	check := func(t *testing.T, task *Task[int]) {
+		t.Helper()
+		_, err := task.Result()
+		wantErr(t, "the eager task", err, ErrGoexit)
+	}
+	exit := func(*Coro) (int, error) { goexit(); return 0, nil }
+	places := map[string]func(t *testing.T, l *Loop) (done *bool){
+		"in a task": func(t *testing.T, l *Loop) *bool {
+			done := false
+			v := NewContextVar[string]("v")
+			l.Go(func(co *Coro) error {
+				v.Set(l.CurrentContext(), "parent")
+				check(t, eagerly(l, func(co *Coro) (int, error) {
+					v.Set(l.CurrentContext(), "child")
+					return exit(co)
+				}))
+				if s, _ := v.Get(l.CurrentContext()); s != "parent" || l.CurrentTask() != co.Task() {
+					t.Errorf("the task goes on in the context of %q as %v", s, l.CurrentTask())
+				}
+				err := Sleep(co, time.Millisecond)
+				done = true
+				return err
+			})
+			return &done
+		},
+		"in an eager task": func(t *testing.T, l *Loop) *bool {
+			done := false
+			l.Go(func(co *Coro) error {
+				n, err := eagerly(l, func(co *Coro) (int, error) {
+					check(t, eagerly(l, exit))
+					return 7, Sleep(co, 0)
+				}).Await(co)
+				done = n == 7
+				return err
+			})
+			return &done
+		},
+		"in a callback": func(t *testing.T, l *Loop) *bool {
+			done := false
+			soon(t, l, func() {
+				check(t, eagerly(l, exit))
+				check(t, eagerly(l, exit))
+				done = l.CurrentTask() == nil
+			})
+			return &done
+		},
+		"after its first step": func(t *testing.T, l *Loop) *bool {
+			done := false
+			l.Go(func(co *Coro) error {
+				_, err := eagerly(l, func(co *Coro) (int, error) {
+					if err := Sleep(co, 0); err != nil {
+						return 0, err
+					}
+					return exit(co)
+				}).Await(co)
+				wantErr(t, "Await", err, ErrGoexit)
+				done = true
+				return nil
+			})
+			return &done
+		},
+	}
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *Loop) {
+				for _, debug := range []bool{false, true} {
+					l.SetDebug(debug)
+					done := place(t, l)
+					runMain(t, l, func(co *Coro) error { return Sleep(co, 5*time.Millisecond) })
+					if !*done {
+						t.Errorf("who made the task did not go on (debug mode %v)", debug)
+					}
+				}
+			})
+		})
+	}
+}

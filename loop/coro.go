@@ -204,6 +204,9 @@ func (t *task) guard() {
 		if r == nil {
 			t.gone = true
 			t.finish(ErrGoexit)
+			if t.eager {
+				panic(goexited{})
+			}
 			return
 		}
 		t.panicked(r, debug.Stack())

@@ -50,6 +50,7 @@ type task struct {
 	mustCancel bool
 	cancelling bool // Cancel is asking what the task waits for to end
 	gone       bool // its coroutine ended with Goexit
+	eager      bool // in its first step, inside another task or a callback
 	quiet      bool // no report when it is destroyed while pending
 	inner      bool // part of something else, and not in AllTasks
 	abandons   uint8
@@ -132,10 +133,33 @@ func (l *Loop) start(t *task, self AnyTask, opts *TaskOptions) {
 	}
 	l.link(t)
 	if o.EagerStart && l.onTurn {
-		t.step(l)
+		l.startEagerly(t)
 		return
 	}
 	t.queue()
+}
+
+// goexited is the panic that tells the caller of a coroutine that its task
+// called runtime.Goexit. Otherwise iter.Pull ends the caller in the same way.
+type goexited struct{}
+
+// startEagerly runs the first step of t inside the caller, which may be another
+// task or a callback: it goes on whatever t does.
+func (l *Loop) startEagerly(t *task) {
+	before, sc := l.current, l.scope
+	t.eager = true
+	defer func() {
+		t.eager = false
+		switch r := recover(); r {
+		case nil:
+		case goexited{}:
+			t.worker = nil
+			l.current, l.scope = before, sc
+		default:
+			panic(r)
+		}
+	}()
+	t.step(l)
 }
 
 func (t *task) asTask() *task { return t }
