@@ -47,7 +47,7 @@ func containerCases() []containerCase {
 // engine's default seccomp profile and under profiles that refuse io_uring.
 // It is started by ci/containers.
 func TestContainers(t *testing.T) {
-	root := buildTree(t)
+	root := buildTree(t, slices.Concat(Programs, Examples))
 	www := fillRoot(t, filepath.Join(root, "www"))
 	image := buildImage(t, root)
 	for _, c := range containerCases() {
@@ -55,6 +55,7 @@ func TestContainers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			refusal := c.examine(t)
 			t.Run("fileserver", func(t *testing.T) { c.where.serveFiles(t, www, refusal) })
+			t.Run("echo, proxy and redis", func(t *testing.T) { c.where.serveExamples(t, refusal) })
 			if refusal.Happens() {
 				t.Run("fileserver forced", func(t *testing.T) { c.where.refuseToServe(t, refusal) })
 			}

@@ -5,7 +5,7 @@
 // The tests that do so have the build tag integration and are started by
 // ci/containers, ci/kernels and ci/peers, which install what they need:
 //
-//	TestContainers  test binaries, doctor and file server in FROM scratch images,
+//	TestContainers  test binaries, doctor and examples in FROM scratch images,
 //	                under the engine's default seccomp profile, also without
 //	                privileges, and under profiles that refuse io_uring
 //	TestKernels     the same binaries on other kernels, emulated by qemu, with

@@ -22,7 +22,7 @@ func TestKernels(t *testing.T) {
 	if list == "" {
 		t.Skip("RINGLOOP_KERNELS names no kernel: start this test with ci/kernels")
 	}
-	root := buildTree(t)
+	root := buildTree(t, Programs)
 	goBuild(t, "build", "-o", filepath.Join(root, "init"), "./vminit")
 	for _, kernel := range strings.Split(list, ":") {
 		t.Run(filepath.Base(kernel), func(t *testing.T) {

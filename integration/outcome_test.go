@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -93,10 +94,10 @@ func TestSuitesAndProgramsHavePathsOfTheirOwn(t *testing.T) {
 	for _, s := range Suites {
 		seen[s.Binary()] = true
 	}
-	for _, p := range Programs {
+	for _, p := range slices.Concat(Programs, Examples) {
 		seen[Program(p)] = true
 	}
-	if len(seen) != len(Suites)+len(Programs) {
-		t.Errorf("%d paths for %d suites and %d programs", len(seen), len(Suites), len(Programs))
+	if len(seen) != len(Suites)+len(Programs)+len(Examples) {
+		t.Errorf("%d paths for %d suites, %d programs and %d examples", len(seen), len(Suites), len(Programs), len(Examples))
 	}
 }

@@ -24,9 +24,14 @@ var Suites = []Suite{
 }
 
 // Programs lists the packages of the commands that are run in every place.
-var Programs = []string{
-	"cmd/ringloop",
+var Programs = []string{"cmd/ringloop"}
+
+// Examples lists the packages of the examples that are run in containers.
+var Examples = []string{
+	"examples/echo",
 	"examples/fileserver",
+	"examples/proxy",
+	"examples/redis",
 }
 
 // Binary returns the path of the suite's test binary, from the root of the

@@ -22,16 +22,17 @@ var etc = map[string]string{
 	"nsswitch.conf": "hosts: files dns\n",
 }
 
-// buildTree fills a folder with the static binaries of all suites and programs
-// and the files they need, laid out as in the root of a container or machine.
-func buildTree(t *testing.T) string {
+// buildTree fills a folder with the static binaries of all suites and of the
+// programs, and the files they need, laid out as in the root of a container or
+// machine.
+func buildTree(t *testing.T, programs []string) string {
 	t.Helper()
 	root := t.TempDir()
 	for _, s := range Suites {
 		copyPackage(t, s.Package, root)
 		goBuild(t, "test", "-c", "-o", filepath.Join(root, s.Binary()), "../"+s.Package)
 	}
-	for _, pkg := range Programs {
+	for _, pkg := range programs {
 		goBuild(t, "build", "-o", filepath.Join(root, Program(pkg)), "../"+pkg)
 	}
 	installShell(t, root)
