@@ -302,6 +302,38 @@ func TestShutdownAsyncgensClosesWhatIsOpenAndReportsFailures(t *testing.T) {
 	})
 }
 
+// TestShutdownAsyncgensClosesAllAtTheSameTime has two generators whose cleanups
+// wait for each other.
+func TestShutdownAsyncgensClosesAllAtTheSameTime(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		ended := [2]*Future[int]{CreateFuture[int](l), CreateFuture[int](l)}
+		var open []*AsyncGen[int]
+		for i := range ended {
+			open = append(open, NewAsyncGen(func(co *Coro, yield func(int) error) error {
+				end := yield(i)
+				_ = ended[i].SetResult(i)
+				if _, err := ended[1-i].Await(co); err != nil {
+					return err
+				}
+				return end
+			}))
+		}
+		runMain(t, l, func(co *Coro) error {
+			for _, g := range open {
+				if _, _, err := g.Next(co); err != nil {
+					return err
+				}
+			}
+			return Timeout(co, stuck, func() error { return ShutdownAsyncgens(co) })
+		})
+		runtime.KeepAlive(open)
+		if len(*reports) != 0 {
+			t.Errorf("reports: %v", *reports)
+		}
+	})
+}
+
 func TestAGeneratorThatNobodyRefersToIsClosed(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		closed := make(chan error, 1)

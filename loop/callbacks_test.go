@@ -175,9 +175,13 @@ func TestAHandleThatRanIsNotCancelled(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		h := soon(t, l, func() {})
 		th := mustCall[TimerHandle](t)(l.CallLater(0, func() {}))
+		when := th.When()
 		runOnce(t, l)
 		if h.Cancelled() || th.Cancelled() {
 			t.Error("cancelled after it ran")
+		}
+		if th.When() != when {
+			t.Errorf("it was due at %v and says %v after it ran", when, th.When())
 		}
 		// Cancelling it now must not hit whoever uses the memory next.
 		ran := false

@@ -214,6 +214,12 @@ func TestTheDefaultExecutorMustBeAPool(t *testing.T) {
 		if ex, err := l.executor(nil); ex != Executor(p) || err != nil {
 			t.Errorf("the default executor is %v, %v", ex, err)
 		}
+		if err := l.SetDefaultExecutor(newPool(t, 1, "next")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Submit(func() {}); err != nil {
+			t.Errorf("the pool that was replaced: %v", err)
+		}
 	})
 }
 

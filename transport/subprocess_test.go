@@ -270,19 +270,23 @@ func TestSignalsReachTheChild(t *testing.T) {
 	})
 }
 
-func TestTerminateEndsTheChildAndIsNotClose(t *testing.T) {
+func TestTerminateAndKillEndTheChildAndAreNotClose(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
-		p := &processDiary{}
-		tr := start(t, co, p, SubprocessOptions{Stdin: DevNull, Stderr: Inherit}, "forever")
-		p.untilOutput(t, co, 1, "ready")
-		if err := tr.Terminate(); err != nil {
-			t.Fatal(err)
-		}
-		if tr.IsClosing() {
-			t.Error("Terminate closes")
-		}
-		if code := p.finished(t, co); code != -int(syscall.SIGTERM) {
-			t.Errorf("return code %d", code)
+		for sig, end := range map[syscall.Signal]func(SubprocessTransport) error{
+			syscall.SIGTERM: SubprocessTransport.Terminate, syscall.SIGKILL: SubprocessTransport.Kill,
+		} {
+			p := &processDiary{}
+			tr := start(t, co, p, SubprocessOptions{Stdin: DevNull, Stderr: Inherit}, "forever")
+			p.untilOutput(t, co, 1, "ready")
+			if err := end(tr); err != nil {
+				t.Fatal(err)
+			}
+			if tr.IsClosing() {
+				t.Errorf("%v: it closes", sig)
+			}
+			if code := p.finished(t, co); code != -int(sig) {
+				t.Errorf("%v: return code %d", sig, code)
+			}
 		}
 	})
 }
