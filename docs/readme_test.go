@@ -60,16 +60,19 @@ var _ transport.StreamProtocol = &echo{}
 
 var snippet = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// TestTheSnippetsOfTheREADMECompile finds them in this file, which was compiled.
-func TestTheSnippetsOfTheREADMECompile(t *testing.T) {
-	compiled := oneLine(readFile(t, "readme_test.go"))
-	found := snippet.FindAllStringSubmatch(readFile(t, "../README.md"), -1)
-	if len(found) == 0 {
-		t.Fatal("the README has no snippets")
-	}
-	for _, m := range found {
-		if !strings.Contains(compiled, oneLine(m[1])) {
-			t.Errorf("readme_test.go lacks this snippet of the README:\n%s", m[1])
+// TestTheSnippetsCompile finds those of a document in the file of its examples,
+// which was compiled.
+func TestTheSnippetsCompile(t *testing.T) {
+	for doc, file := range map[string]string{"../README.md": "readme_test.go", "guide.md": "guide_test.go"} {
+		compiled := oneLine(readFile(t, file))
+		found := snippet.FindAllStringSubmatch(readFile(t, doc), -1)
+		if len(found) == 0 {
+			t.Errorf("%s has no snippets", doc)
+		}
+		for _, m := range found {
+			if !strings.Contains(compiled, oneLine(m[1])) {
+				t.Errorf("%s lacks this snippet of %s:\n%s", file, doc, m[1])
+			}
 		}
 	}
 }
@@ -80,27 +83,40 @@ var (
 	goRun      = regexp.MustCompile(`go (?:run|test) \./([a-z/]+[a-z])`)
 )
 
-func TestTheREADMEPointsToWhatExists(t *testing.T) {
-	readme := readFile(t, "../README.md")
-	var paths []string
-	for _, m := range link.FindAllStringSubmatch(readme, -1) {
-		paths = append(paths, m[1])
+func TestDocumentsPointToWhatExists(t *testing.T) {
+	docs, err := filepath.Glob("*.md")
+	if err != nil || len(docs) == 0 {
+		t.Fatalf("%d documents, %v", len(docs), err)
 	}
-	for _, m := range goRun.FindAllStringSubmatch(readme, -1) {
-		paths = append(paths, m[1])
+	for _, doc := range append(docs, "../README.md") {
+		text := snippet.ReplaceAllString(readFile(t, doc), "")
+		var paths []string
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			paths = append(paths, filepath.Join(filepath.Dir(doc), m[1]))
+		}
+		for _, m := range goRun.FindAllStringSubmatch(text, -1) {
+			paths = append(paths, filepath.Join("..", m[1]))
+		}
+		for _, path := range paths {
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s points to %s: %v", doc, path, err)
+			}
+		}
 	}
-	rows := packageRow.FindAllStringSubmatch(readme, -1)
+}
+
+func TestTheREADMEsTableNamesFilesThatExist(t *testing.T) {
+	rows := packageRow.FindAllStringSubmatch(readFile(t, "../README.md"), -1)
 	if len(rows) == 0 {
 		t.Error("the README has no table of packages")
 	}
 	for _, m := range rows {
-		if name := strings.Trim(m[3], "`"); !strings.Contains(name, " ") {
-			paths = append(paths, filepath.Join(m[2], name))
+		name := strings.Trim(m[3], "`")
+		if strings.Contains(name, " ") {
+			continue
 		}
-	}
-	for _, path := range paths {
-		if _, err := os.Stat(filepath.Join("..", path)); err != nil {
-			t.Errorf("the README points to %s: %v", path, err)
+		if _, err := os.Stat(filepath.Join("..", m[2], name)); err != nil {
+			t.Error(err)
 		}
 	}
 }
