@@ -12,10 +12,12 @@ import (
 // sockaddr_storage.
 const AddrCap = 128
 
-// Addr is a socket address as the kernel writes it: Len bytes of Raw. The zero
-// Addr is no address.
+// Addr is a socket address as the kernel writes it. The zero Addr is no
+// address.
 type Addr struct {
+	// Raw holds the sockaddr, in the byte order of the kernel.
 	Raw [AddrCap]byte
+	// Len is how many bytes of Raw the address has.
 	Len uint32
 }
 

@@ -142,8 +142,9 @@ type Op struct {
 	FD, FD2 int32
 	// Arg is the events of OpPoll or the direction of OpShutdown.
 	Arg uint32
-	// Code says what to do, and Flags how.
-	Code  Code
+	// Code says what to do.
+	Code Code
+	// Flags say how.
 	Flags Flags
 
 	// State belongs to the backend while the operation is in flight.

@@ -11,32 +11,41 @@ import (
 // (the context dict of loop.call_exception_handler). Fields that do not apply
 // are zero.
 type ExceptionContext struct {
-	Message         string
-	Exception       error
-	Future          any
-	Task            AnyTask
-	Handle          fmt.Stringer
-	Protocol        any
-	Transport       any
-	Socket          any
-	AsyncGen        any
-	SourceTraceback string // where the future or task was made, in debug mode
-	HandleTraceback string // where the running callback was scheduled, in debug mode
+	// Message says what went wrong.
+	Message string
+	// Exception is the error; that of a panic is a *PanicError.
+	Exception error
+	// Future and Task are what the error ended, or who nobody waits for.
+	Future any
+	Task   AnyTask
+	// Handle describes the callback that has failed.
+	Handle fmt.Stringer
+	// Protocol and Transport are those of the connection, and Socket is the
+	// listening one, all of package transport.
+	Protocol, Transport, Socket any
+	// AsyncGen is the *AsyncGen that could not be closed, or its description.
+	AsyncGen any
+	// SourceTraceback says where the future or task was made, in debug mode.
+	SourceTraceback string
+	// HandleTraceback says where the running callback was scheduled, in debug
+	// mode.
+	HandleTraceback string
 	// Context is the report whose own handler failed.
 	Context *ExceptionContext
 	// Extra holds what else is to be known.
 	Extra map[string]any
 }
 
-// ExceptionHandler deals with the errors that nobody else can be told about.
+// ExceptionHandler deals with the errors that nobody else can be told about. It
+// is called on the loop's thread; c is its own to keep.
 type ExceptionHandler func(l *Loop, c *ExceptionContext)
 
 // SetExceptionHandler installs a handler; nil restores the default
-// (loop.set_exception_handler).
+// (loop.set_exception_handler). Loop's thread only.
 func (l *Loop) SetExceptionHandler(h ExceptionHandler) { l.handler = h }
 
 // ExceptionHandler returns the custom handler, nil for the default
-// (loop.get_exception_handler).
+// (loop.get_exception_handler). Loop's thread only.
 func (l *Loop) ExceptionHandler() ExceptionHandler { return l.handler }
 
 // CallExceptionHandler passes c to the custom or the default handler, in the

@@ -35,9 +35,6 @@ func tests() []test {
 	)
 }
 
-// Count returns the number of tests that Run runs for each backend.
-func Count() int { return len(tests()) }
-
 // Run runs the suite as subtests of t. The factory is called once or more for
 // every test, on the thread that uses the backend. Nothing else may open
 // descriptors or start goroutines meanwhile.
