@@ -3,6 +3,7 @@ package loop
 import (
 	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -72,15 +73,21 @@ var services = sync.OnceValue(func() map[string]string {
 		return nil
 	}
 	defer f.Close()
+	return parseServices(f)
+})
+
+// parseServices reads a file in the form of services(5). Of several names of a
+// port the first one counts.
+func parseServices(r io.Reader) map[string]string {
 	names := map[string]string{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	for lines := bufio.NewScanner(r); lines.Scan(); {
 		line, _, _ := strings.Cut(lines.Text(), "#")
 		if fields := strings.Fields(line); len(fields) >= 2 && names[fields[1]] == "" {
 			names[fields[1]] = fields[0]
 		}
 	}
 	return names
-})
+}
 
 // serviceName returns the name of a port, "" if it has none.
 func serviceName(port uint16, udp bool) string {
