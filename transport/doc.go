@@ -11,8 +11,9 @@
 // # Buffers
 //
 // What DataReceived gets is borrowed from the backend until it returns; what
-// Write gets is copied before it returns. Neither allocates. What is written in
-// one turn of the loop is sent at the end of the turn, with one operation.
+// Write gets is copied, or sent, before it returns. Neither allocates. What is
+// written in one turn of the loop is sent at the end of the turn, with one
+// operation; what exceeds the high water mark is sent at once.
 //
 // # Flow control
 //

@@ -1,11 +1,11 @@
 // Package uring performs the operations of package backend with io_uring(7).
 //
 // One ring belongs to one thread. Submit writes a submission queue entry into
-// memory shared with the kernel; Wait is the one system call, which hands over
-// the entries and waits for completions; Dispatch reads the completions and
-// tells the receivers. The user data of an entry is the number of a slot and
-// its generation, never a pointer: a completion that comes for a slot in its
-// next life is dropped.
+// memory shared with the kernel; Wait hands over all new entries with one system
+// call, and makes a second one, which sleeps, only if nothing has completed by
+// then; Dispatch reads the completions and tells the receivers. The user data of
+// an entry is the number of a slot and its generation, never a pointer: a
+// completion that comes for a slot in its next life is dropped.
 //
 // io_uring itself keeps no order between two operations on one descriptor, so
 // the backend does: per descriptor and direction only the first operation is
