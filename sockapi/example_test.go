@@ -102,6 +102,48 @@ func ExampleNewConn() {
 	// Output: GET /index.html example.com
 }
 
+// A server for very many clients receives into memory that the loop lends: a
+// task that waits has none.
+func ExampleRecvBorrowed() {
+	runTask(func(co *loop.Coro) error {
+		a, b, err := sockapi.Pair(unix.SOCK_STREAM)
+		if err != nil {
+			return err
+		}
+		server := co.Loop().Go(func(co *loop.Coro) error {
+			defer b.Close()
+			for {
+				data, err := sockapi.RecvBorrowed(co, b)
+				if err == io.EOF {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				// Until the next RecvBorrowed it may be changed, and sent.
+				data[0] = 'J'
+				if err := sockapi.SendAll(co, b, data); err != nil {
+					return err
+				}
+			}
+		})
+		if err := sockapi.SendAll(co, a, []byte("hello")); err != nil {
+			return err
+		}
+		got, err := sockapi.Recv(co, a, 100)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s\n", got)
+		if err := sockapi.CloseWait(co, a); err != nil {
+			return err
+		}
+		_, err = server.Await(co)
+		return err
+	})
+	// Output: Jello
+}
+
 // The kernel sends a part of a file.
 func ExampleSendfile() {
 	f, err := os.CreateTemp("", "example")
