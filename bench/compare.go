@@ -211,6 +211,9 @@ func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res.Total == 0 {
+		return nil, errors.New("no message came back")
+	}
 	after, err := p.cpuSeconds()
 	if err != nil {
 		return nil, err
