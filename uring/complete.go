@@ -111,6 +111,25 @@ func (b *Backend) ready(idx uint32, res int32) {
 	}
 }
 
+// maxDropped is how often an operation that the kernel drops is tried again.
+const maxDropped = 16
+
+// dropped acts on an operation that the kernel has cancelled though nobody
+// asked. It does so when it can make no thread for an operation that needs one,
+// because the process may have no more of them or a signal came every time.
+func (b *Backend) dropped(idx uint32) {
+	s := b.slots.at(idx)
+	switch s.dropped++; {
+	case s.op.Code == backend.OpClose:
+		_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(s.op.FD), 0, 0)
+		b.finish(idx, failure(errno))
+	case s.dropped > maxDropped:
+		b.finish(idx, failure(syscall.EAGAIN))
+	default:
+		b.rearm(idx)
+	}
+}
+
 // failed acts on an error: most end the operation, some only mean to try
 // again.
 func (b *Backend) failed(idx uint32, res int32) {
@@ -125,6 +144,9 @@ func (b *Backend) failed(idx uint32, res int32) {
 		return
 	case errno == syscall.ECANCELED && op.State.Mark&markLeaving != 0:
 		b.rearm(idx)
+		return
+	case errno == syscall.ECANCELED && !s.cancelled:
+		b.dropped(idx)
 		return
 	case errno == syscall.ENOBUFS && op.Code == backend.OpRecv && op.Buf == nil:
 		if !s.cancelled {

@@ -38,9 +38,10 @@ type slot struct {
 	pins       uint32
 	auxClass   uint8
 	stage      stage
-	onFD       bool // is in the descriptor's lists
-	cancelled  bool // was asked to end, by Cancel or by OpClose
-	shut       bool // an accept on a listener that was shut down
+	onFD       bool  // is in the descriptor's lists
+	cancelled  bool  // was asked to end, by Cancel or by OpClose
+	shut       bool  // an accept on a listener that was shut down
+	dropped    uint8 // how often the kernel has ended it though nobody asked
 }
 
 // Slots live in pages, so that a slot never moves.
