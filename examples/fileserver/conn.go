@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"math"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,22 +94,75 @@ func (c *conn) serveOne(in *bufio.Reader) (again bool, err error) {
 	if err = c.unlimit(err); err != nil {
 		return false, c.refuse(err)
 	}
-	c.header = maxHeader // for the body, which is not wanted but may be there
 	req.RemoteAddr = c.peer
-	if req.ProtoAtLeast(1, 1) && req.Host == "" {
-		return false, c.answer(http.StatusBadRequest)
+	if status := refusal(req); status != 0 {
+		return false, c.answer(req, status)
 	}
-	if req.Header.Get("Expect") != "" {
-		return false, c.answer(http.StatusExpectationFailed)
+	if req.Body != http.NoBody && req.Header.Get("Expect") != "" {
+		req.Close = true // nobody knows whether the body will come
 	}
 	w := newResponse(c, req)
 	c.s.handler.ServeHTTP(w, req)
-	again, err = w.finish()
-	if err == nil && again {
-		// A body that goes on and on is not worth reading to its end.
-		_, err = io.Copy(io.Discard, req.Body)
+	if again, err = w.finish(); err != nil {
+		return false, err
+	}
+	if req.Body != http.NoBody {
+		again, err = c.skipBody(req, again)
 	}
 	return again && !c.s.stopping, err
+}
+
+// refusal returns the status for a request that is not for the handler, 0 for
+// any other.
+func refusal(req *http.Request) int {
+	expect := req.Header.Get("Expect")
+	switch {
+	case req.ProtoMajor != 1:
+		return http.StatusHTTPVersionNotSupported
+	case !req.ProtoAtLeast(1, 1):
+		return 0
+	case req.Host == "":
+		return http.StatusBadRequest
+	case expect != "" && !strings.EqualFold(expect, "100-continue"):
+		return http.StatusExpectationFailed
+	}
+	return 0
+}
+
+// skipBody reads the body of a request that was answered, so that another
+// request may follow. One that goes on and on, or does not come, is not worth
+// waiting for.
+func (c *conn) skipBody(req *http.Request, again bool) (bool, error) {
+	if again {
+		c.header = maxHeader
+		c.idle = true
+		c.limit(c.s.limits.header)
+		_, err := io.Copy(io.Discard, req.Body)
+		err = c.unlimit(err)
+		c.idle = false
+		if err == nil || errors.Is(err, loop.ErrCancelled) {
+			return err == nil, err
+		}
+	}
+	return false, c.linger()
+}
+
+// linger ends the sending side and waits for the client to end its own. If the
+// connection was closed while something is left to be received, it would be
+// reset, and the client might lose the response.
+func (c *conn) linger() error {
+	if c.broken {
+		return nil
+	}
+	if err := c.sock.Shutdown(unix.SHUT_WR); err != nil {
+		return err
+	}
+	c.header, c.failed = math.MaxInt, nil
+	c.idle = true
+	defer func() { c.idle = false }()
+	c.limit(c.s.limits.linger)
+	_, err := io.Copy(io.Discard, c)
+	return c.unlimit(err)
 }
 
 // waitForRequest waits for the first byte of the next request. The end of the
@@ -129,13 +184,13 @@ func (c *conn) waitForRequest(in *bufio.Reader) error {
 func (c *conn) refuse(err error) error {
 	switch {
 	case errors.Is(err, errHeaderTooLarge):
-		return errors.Join(err, c.answer(http.StatusRequestHeaderFieldsTooLarge))
+		return errors.Join(err, c.answer(nil, http.StatusRequestHeaderFieldsTooLarge))
 	case errors.Is(err, loop.ErrTimeout):
-		return errors.Join(err, c.answer(http.StatusRequestTimeout))
+		return errors.Join(err, c.answer(nil, http.StatusRequestTimeout))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, loop.ErrCancelled), isNetError(err):
 		return err
 	}
-	return errors.Join(err, c.answer(http.StatusBadRequest))
+	return errors.Join(err, c.answer(nil, http.StatusBadRequest))
 }
 
 // isNetError reports whether err came from the socket rather than from what was
@@ -145,12 +200,19 @@ func isNetError(err error) bool {
 	return errors.As(err, &oe)
 }
 
-// answer sends a response without a handler, the last of the connection.
-func (c *conn) answer(status int) error {
-	w := newResponse(c, &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Close: true, RequestURI: "-"})
+// answer sends a response without a handler, the last of the connection. req is
+// nil if it could not be read.
+func (c *conn) answer(req *http.Request, status int) error {
+	if req == nil {
+		req = &http.Request{ProtoMajor: 1, ProtoMinor: 1}
+	}
+	req.Close = true
+	w := newResponse(c, req)
 	http.Error(w, http.StatusText(status), status)
-	_, err := w.finish()
-	return err
+	if _, err := w.finish(); err != nil {
+		return err
+	}
+	return c.linger()
 }
 
 // send sends p within the time limit.

@@ -46,8 +46,11 @@ func (d *directory) Open(name string) (http.File, error) {
 	switch {
 	case err == nil:
 		return served(f)
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP),
+		strings.Contains(name, "\x00"):
 		return nil, fs.ErrNotExist
+	case errors.Is(err, syscall.ENXIO):
+		return nil, fs.ErrPermission // a socket
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return nil, err
 	}

@@ -11,12 +11,15 @@ import (
 // limits are the times that a connection may take.
 type limits struct {
 	idle   time.Duration // between two requests
-	header time.Duration // to receive a request's header
-	write  time.Duration // to send one piece of a response
+	header time.Duration // to receive a request's header, or the rest of its body
+	write  time.Duration // to send one piece of a response, or some of a file
+	linger time.Duration // to close its side after an answer that is the last
 	sweep  time.Duration // between two looks at all connections
 }
 
-var usualLimits = limits{idle: 60 * time.Second, header: 10 * time.Second, write: 60 * time.Second, sweep: time.Second}
+var usualLimits = limits{
+	idle: 60 * time.Second, header: 10 * time.Second, write: 60 * time.Second, linger: 2 * time.Second, sweep: time.Second,
+}
 
 // never is when a connection without a limit is due.
 const never time.Duration = math.MaxInt64

@@ -219,7 +219,23 @@ func TestRefusals(t *testing.T) {
 		if err := syscall.Mkfifo(filepath.Join(s.root, "fifo"), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.Symlink("loop", filepath.Join(s.root, "loop")); err != nil {
+			t.Fatal(err)
+		}
+		sock, err := net.Listen("unix", filepath.Join(s.root, "socket"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sock.Close()
 		for request, want := range map[string]string{
+			"GET /loop HTTP/1.1\r\nHost: x\r\n\r\n":                                            "404",
+			"GET /socket HTTP/1.1\r\nHost: x\r\n\r\n":                                          "403",
+			"GET /one%00.txt HTTP/1.1\r\nHost: x\r\n\r\n":                                      "404",
+			"GET /one.txt HTTP/2.0\r\nHost: x\r\n\r\n":                                         "505",
+			"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":                                                 "505",
+			"GET /one.txt HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n":                 "200",
+			"GET /one.txt HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n":                     "417",
+			"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n":  "405",
 			"GET /fifo HTTP/1.1\r\nHost: x\r\n\r\n":                                            "403",
 			"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n":                                         "404",
 			"GET /one.txt/x HTTP/1.1\r\nHost: x\r\n\r\n":                                       "404",
@@ -387,10 +403,18 @@ func TestAccessLog(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *running) {
 		do(t, "GET", s.at("with space.txt"))
 		do(t, "GET", s.at("nothing"))
+		do(t, "HEAD", s.at("nothing"))
+		statusOf(t, s, "GET /one.txt HTTP/1.1\r\n\r\n")
+		statusOf(t, s, "nonsense\r\n\r\n")
 		s.stop()
 		log := s.log.String()
-		if !strings.Contains(log, `"GET /with%20space.txt HTTP/1.1" 200 300 `) || !strings.Contains(log, `"GET /nothing HTTP/1.1" 404 `) {
-			t.Errorf("log:\n%s", log)
+		for _, want := range []string{
+			`"GET /with%20space.txt HTTP/1.1" 200 300 `, `"GET /nothing HTTP/1.1" 404 19 `, `"HEAD /nothing HTTP/1.1" 404 0 `,
+			`"GET /one.txt HTTP/1.1" 400 `, `"-" 400 `,
+		} {
+			if !strings.Contains(log, want) {
+				t.Errorf("%s is not in the log:\n%s", want, log)
+			}
 		}
 	})
 }

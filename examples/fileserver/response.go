@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,12 +10,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
 const (
 	bufferSize   = 32 << 10 // what is collected before it is sent
-	sendfileSize = 8 << 20  // what must get through within the limit
+	sendfileSize = 8 << 20  // what is sent of a file at a time
 )
 
 // response is the http.ResponseWriter of one request. It collects a small
@@ -102,6 +104,23 @@ func (w *response) room(n int) error {
 
 func (w *response) sendsBody() bool { return w.req.Method != http.MethodHead }
 
+// requestLine is the first line of the request for the log, "-" if there was
+// none that could be read.
+func (w *response) requestLine() string {
+	if w.req.Method == "" {
+		return "-"
+	}
+	return w.req.Method + " " + w.req.RequestURI + " " + w.req.Proto
+}
+
+// sent returns how many bytes of the body were sent.
+func (w *response) sent() int64 {
+	if !w.sendsBody() {
+		return 0
+	}
+	return w.body
+}
+
 // appendBody appends a piece of the body, as a chunk if need be.
 func (w *response) appendBody(out, p []byte) []byte {
 	if !w.chunked || len(p) == 0 {
@@ -177,10 +196,16 @@ func (w *response) sendfile(file *os.File, lr *io.LimitedReader) (sent int64, er
 	return sent, nil
 }
 
+// sendPiece sends at least some of count bytes. A client that takes little, but
+// does take some within the limit, is slow and not gone.
 func (w *response) sendPiece(file *os.File, offset, count int64) (n int64, err error) {
 	w.c.limit(w.c.s.limits.write)
 	n, err = sockapi.Sendfile(w.c.co, w.c.sock, file, offset, count, nil)
-	return n, w.c.unlimit(err)
+	err = w.c.unlimit(err)
+	if n > 0 && errors.Is(err, loop.ErrTimeout) {
+		err = nil
+	}
+	return n, err
 }
 
 // begin puts the header before what was collected of the body so far.
