@@ -56,14 +56,20 @@ func parseConfig(args []string, stderr io.Writer) (*config, error) {
 	flags := flag.NewFlagSet("supervisor", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: supervisor [flags] [name=command ...]")
+		fmt.Fprint(stderr, `Usage: supervisor [flags] [name=command ...]
+
+Runs commands, which are lines for the shell, side by side: relays their output
+with the name in front, starts them again when they end, passes SIGHUP, SIGUSR1
+and SIGUSR2 on, and stops them all at SIGINT or SIGTERM.
+
+`)
 		flags.PrintDefaults()
 	}
 	file := flags.String("config", "", "`file` of commands, one a line, as in name: command")
 	flags.Var(&cfg.restart, "restart", "start commands again: always, on-failure or never")
 	flags.DurationVar(&cfg.backoff, "backoff", time.Second, "wait before a restart; doubled, up to a minute, each time that a command fails at once")
 	flags.DurationVar(&cfg.grace, "grace", 10*time.Second, "time between SIGTERM and SIGKILL")
-	flags.StringVar(&cfg.backend, "backend", "", "auto, io_uring or epoll")
+	flags.StringVar(&cfg.backend, "backend", "", "auto, io_uring or epoll (default: $RINGLOOP_BACKEND, else auto)")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}

@@ -7,8 +7,9 @@
 //
 // SIGINT and SIGTERM stop everything: each command gets SIGTERM and, after the
 // time of grace or at a second signal, SIGKILL. SIGHUP, SIGUSR1 and SIGUSR2 are
-// passed on. Each command is one program with arguments, as the shell reads
-// them; it takes the shell's place, so that signals reach it.
+// passed on. Each command is a line for the shell and a process group, which
+// gets the signals; one program with arguments takes the shell's place. When
+// nobody reads the output any more, the commands go on without it.
 //
 //	main.go     flags, signals and the exit status
 //	config.go   what to run
@@ -98,6 +99,12 @@ func (s *supervisor) handleSignals(l *loop.Loop) error {
 			return err
 		}
 	}
+	// Without a handler, writing to a pipe that nobody reads would end this
+	// process and leave the commands alone. A signal that is ignored instead would
+	// be ignored by the commands too.
+	if err := l.AddSignalHandler(syscall.SIGPIPE, func() {}); err != nil {
+		return err
+	}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
 		if err := l.AddSignalHandler(sig, func() { s.relay(sig) }); err != nil {
 			return err
@@ -117,11 +124,8 @@ func (s *supervisor) stop() {
 // relay passes a signal on to every command that runs.
 func (s *supervisor) relay(sig syscall.Signal) {
 	for _, u := range s.units {
-		if u.process == nil {
-			continue
-		}
-		if err := u.process.SendSignal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			u.logf("%v", err)
+		if u.process != nil {
+			u.signal(sig)
 		}
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +21,15 @@ import (
 	"github.com/seed-80cfe818/ringloop/uring"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+// asProgram in the environment makes the test binary the program.
+const asProgram = "SUPERVISOR_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	leaktest.Main(m, nil)
+}
 
 // patience is how long anything may take before a test fails.
 const patience = 60 * time.Second
@@ -202,6 +212,82 @@ func TestOtherSignalsArePassedOn(t *testing.T) {
 		p.out.until(t, "x | reload\n")
 		p.signal(t, syscall.SIGUSR1)
 		p.ended(t, 4)
+	})
+}
+
+func TestACommandMayBeAnyLineForTheShell(t *testing.T) {
+	onBackends(t, func(t *testing.T, backend string) {
+		p := startProgram(backend, "-restart=never", "a=echo one; echo two", "b=X=three env | grep ^X=", "c=for i in 4 5; do echo $i; done")
+		p.ended(t, 0)
+		want := []string{"a | one", "a | two", "b | X=three", "c | 4", "c | 5"}
+		if got := sorted(p.out.String()); !slices.Equal(got, want) {
+			t.Errorf("output %q, want %q", got, want)
+		}
+		// A program that a signal ends is the last one.
+		p = startProgram(backend, "a=echo up; sleep 1000; echo never")
+		p.out.until(t, "a | up\n")
+		p.signal(t, syscall.SIGTERM)
+		p.ended(t, 0)
+		if strings.Contains(p.out.String(), "never") {
+			t.Errorf("output %q", p.out)
+		}
+	})
+}
+
+func TestWhatACommandStartsInTheBackgroundIsStoppedToo(t *testing.T) {
+	onBackends(t, func(t *testing.T, backend string) {
+		loop := "echo up $$; while :; do sleep 0.05; done"
+		for _, c := range []struct{ grace, trap, says string }{
+			{"-grace=1h", "echo bye; exit", "x | bye\n"},
+			{"-grace=10ms", "", "x | up"},
+		} {
+			p := startProgram(backend, c.grace, fmt.Sprintf(`x=sh -c 'trap "%s" TERM; %s' & wait`, c.trap, loop))
+			p.out.until(t, "x | up ")
+			p.out.until(t, "\n")
+			var pid int
+			if _, err := fmt.Sscanf(p.out.String(), "x | up %d\n", &pid); err != nil {
+				t.Fatalf("%v in %q", err, p.out)
+			}
+			p.signal(t, syscall.SIGTERM)
+			p.ended(t, 0)
+			if !strings.Contains(p.out.String(), c.says) {
+				t.Errorf("%q is not in the output %q", c.says, p.out)
+			}
+			for deadline := time.Now().Add(patience); lives(pid); runtime.Gosched() {
+				if time.Now().After(deadline) {
+					t.Fatalf("process %d is left", pid)
+				}
+			}
+		}
+	})
+}
+
+// lives reports whether there is such a process, but for a zombie that its
+// parent, which is not this process, has not noticed yet.
+func lives(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.Contains(stat, []byte(") Z "))
+}
+
+func TestCommandsGoOnWhenNobodyReadsTheirOutput(t *testing.T) {
+	onBackends(t, func(t *testing.T, backend string) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := filepath.Join(t.TempDir(), "done")
+		cmd := exec.Command(os.Args[0], backend, "-restart=never", "a=echo lost; echo lost; touch "+done)
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		cmd.Stdout = w
+		_ = r.Close()
+		err = cmd.Run()
+		_ = w.Close()
+		if err != nil {
+			t.Errorf("the supervisor ended with %v", err)
+		}
+		if _, err := os.Stat(done); err != nil {
+			t.Errorf("the command did not go on: %v", err)
+		}
 	})
 }
 

@@ -3,7 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/transport"
@@ -68,7 +72,7 @@ func (u *unit) run(co *loop.Coro) error {
 func (u *unit) once(co *loop.Coro) (code int, err error) {
 	r := newRelay(co.Loop(), u)
 	group := 0 // of its own, so that the terminal's signals reach only us
-	t, _, err := transport.SubprocessShell(co, func() transport.SubprocessProtocol { return r }, "exec "+u.command,
+	t, _, err := transport.SubprocessShell(co, func() transport.SubprocessProtocol { return r }, shellLine(u.command),
 		&transport.SubprocessOptions{Stdin: transport.DevNull, ProcessGroup: &group})
 	if err != nil {
 		return 0, err
@@ -77,7 +81,7 @@ func (u *unit) once(co *loop.Coro) (code int, err error) {
 	u.logf("process %d runs", t.PID())
 	code, err = t.Wait(co)
 	if errors.Is(err, loop.ErrCancelled) {
-		code, err = u.stop(co)
+		code, err = u.stop(co, r)
 	}
 	u.process = nil
 	if err != nil {
@@ -87,17 +91,35 @@ func (u *unit) once(co *loop.Coro) (code int, err error) {
 	return code, r.finish(co, t)
 }
 
+// shellLine is what the shell is told to run. One program takes the shell's
+// place. For anything else, such as a list of programs, the shell stays: a signal
+// to the group does not end it before the program that has to deal with it.
+func shellLine(command string) string {
+	first, _, _ := strings.Cut(command, " ")
+	if !strings.ContainsAny(command, ";&|()\n") && !strings.Contains(first, "=") {
+		return "exec " + command
+	}
+	return "trap 'exit $?' TERM; trap : HUP USR1 USR2; " + command
+}
+
+// signal sends a signal to every process of the command that is in its group.
+func (u *unit) signal(sig syscall.Signal) {
+	if err := unix.Kill(-u.process.PID(), sig); err != nil && err != unix.ESRCH {
+		u.logf("send %v: %v", sig, err)
+	}
+}
+
 // stop ends the command, and kills it if that takes too long or we are asked to
 // stop once more.
-func (u *unit) stop(co *loop.Coro) (code int, err error) {
+func (u *unit) stop(co *loop.Coro, r *relay) (code int, err error) {
 	t := u.process
-	if err := t.Terminate(); err != nil {
-		u.logf("%v", err)
-	}
+	u.signal(syscall.SIGTERM)
 	if u.s.stops == 1 { // two requests at once are one cancellation
 		handled(co)
 		err = loop.Timeout(co, u.s.cfg.grace, func() (err error) {
-			code, err = t.Wait(co)
+			if code, err = t.Wait(co); err == nil {
+				_, err = r.lost.Await(co) // what it had started ends as well
+			}
 			return err
 		})
 		if !errors.Is(err, loop.ErrTimeout) && !errors.Is(err, loop.ErrCancelled) {
@@ -106,9 +128,7 @@ func (u *unit) stop(co *loop.Coro) (code int, err error) {
 	}
 	handled(co)
 	u.logf("process %d does not stop, killing it", t.PID())
-	if err := t.Kill(); err != nil {
-		u.logf("%v", err)
-	}
+	u.signal(syscall.SIGKILL)
 	return t.Wait(co)
 }
 
