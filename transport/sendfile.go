@@ -49,9 +49,10 @@ type fileSender interface {
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. The error is
-// ErrClosing, ErrUnsupported for pipes and, with NoFallback, for TLS,
-// sockapi.ErrSendfileNotAvailable with NoFallback, loop.ErrInvalidArgument,
-// that of the connection, or a CancelledError.
+// ErrClosing, ErrWriteEOF, ErrSendfile while another one runs, ErrUnsupported
+// for pipes and, with NoFallback, for TLS, sockapi.ErrSendfileNotAvailable with
+// NoFallback, loop.ErrInvalidArgument, that of the connection, or a
+// CancelledError.
 func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64, opts *SendfileOptions) (int64, error) {
 	fallback := opts == nil || !opts.NoFallback
 	to, ok := t.(fileSender)
@@ -77,8 +78,11 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 	f := fileSending{to: to, file: file, offset: offset, count: count}
 	err := sockapi.ErrSendfileNotAvailable
 	if native {
-		if s.flags&flagSendfile != 0 {
+		switch {
+		case s.flags&flagSendfile != 0:
 			return 0, fmt.Errorf("sendfile: %w", ErrSendfile)
+		case s.flags&flagWriteEOF != 0:
+			return 0, fmt.Errorf("sendfile: %w", ErrWriteEOF)
 		}
 		defer s.beginSendfile()()
 		err = f.native(co, s)

@@ -168,6 +168,25 @@ func TestSendfileRefusesWhatItCannotDoAndDoesNotMoveTheFile(t *testing.T) {
 	})
 }
 
+func TestSendfileAfterWriteEOFIsRefused(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		f := testFile(t, contents(100))
+		for _, file := range []io.ReaderAt{f, struct{ seekReaderAt }{f}} {
+			p := &recorder{}
+			tr, _ := joined(t, co, p)
+			check(t, tr.WriteEOF())
+			if n, err := Sendfile(co, tr, file, 0, ToEnd, nil); n != 0 || !errors.Is(err, ErrWriteEOF) {
+				t.Errorf("%d, %v, want %v", n, err, ErrWriteEOF)
+			}
+			if got := position(t, f); got != 5 || tr.IsClosing() {
+				t.Errorf("the position is %d, closing: %v", got, tr.IsClosing())
+			}
+			tr.Close()
+			check(t, p.untilLost(t, co))
+		}
+	})
+}
+
 func TestWritingDuringSendfileIsRefused(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		all := contents(8 << 20)
