@@ -67,6 +67,15 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	var tlsFlags tlsflag.Flags
 	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprint(stderr, `Usage: echo [flags]
+
+Sends back what it gets over TCP, a Unix socket or UDP; at least one of -addr,
+-unix and -udp is needed. With -cert or -tls, streams speak TLS.
+
+`)
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&cfg.addr, "addr", "", "serve TCP on this `host:port`")
 	fs.StringVar(&cfg.unix, "unix", "", "serve a Unix stream socket at this `path`; a leading @ means an abstract name")
 	fs.StringVar(&cfg.udp, "udp", "", "serve UDP on this `host:port`")
@@ -77,6 +86,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 		return nil, err
 	}
 	switch {
+	case fs.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case cfg.addr == "" && cfg.unix == "" && cfg.udp == "":
 		return nil, errors.New("nothing to serve: give -addr, -unix or -udp")
 	case cfg.loops < 1:

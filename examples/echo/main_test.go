@@ -148,6 +148,7 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 		{},
 		{"-addr", "127.0.0.1:0", "-loops", "0"},
 		{"-no-such-flag"},
+		{"-addr", "127.0.0.1:0", "extra"},
 		{"-addr", "127.0.0.1:0", "-tls", "-cert", "no such file", "-key", "x"},
 	} {
 		var stderr bytes.Buffer

@@ -69,6 +69,15 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	cfg := &config{}
 	fs := flag.NewFlagSet("fileserver", flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprint(stderr, `Usage: fileserver [flags]
+
+Serves the files of a directory over HTTP/1.1 and writes an access log to the
+standard output. SIGINT or SIGTERM stops it; responses may finish.
+
+`)
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "`address` to listen on; port 0 picks a free one")
 	fs.StringVar(&cfg.root, "root", ".", "`directory` to serve")
 	fs.StringVar(&cfg.backend, "backend", "", "auto, io_uring or epoll (default: $RINGLOOP_BACKEND, else auto)")

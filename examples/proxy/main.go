@@ -73,6 +73,15 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	var tlsFlags tlsflag.Flags
 	fs := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprint(stderr, `Usage: proxy [flags]
+
+Passes TCP connections on to another server. With -cert or -tls it speaks TLS
+with the clients. SIGINT or SIGTERM stops it; connections may finish.
+
+`)
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&cfg.listen, "listen", "127.0.0.1:8081", "`address` to listen on; port 0 picks a free one")
 	fs.StringVar(&to, "to", "127.0.0.1:8080", "`address` of the server to connect to")
 	tlsFlags.Register(fs)
@@ -90,6 +99,9 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	}
 	if cfg.loops < 1 {
 		return nil, fmt.Errorf("-loops %d: at least one loop is needed", cfg.loops)
+	}
+	if cfg.connectTimeout <= 0 {
+		return nil, fmt.Errorf("-connect-timeout %v: it must be positive", cfg.connectTimeout)
 	}
 	var err error
 	if cfg.host, cfg.port, err = net.SplitHostPort(to); err != nil {

@@ -518,6 +518,7 @@ func TestWrongArgumentsAreExplained(t *testing.T) {
 	}{
 		{"-to nonsense", "-to", 2},
 		{"-loops 0", "-loops 0", 2},
+		{"-connect-timeout 0", "-connect-timeout", 2},
 		{"-cert /nonexistent", "-key", 2},
 		{"-cert /nonexistent -key /nonexistent", "/nonexistent", 2},
 		{"extra", `"extra"`, 2},

@@ -61,6 +61,8 @@ func (c *conn) execute(args [][]byte) {
 	}
 	cmd, ok := c.srv.commands[string(name)]
 	switch {
+	case string(name) == "POST", string(name) == "HOST:":
+		c.quit = true // a web page makes its reader's browser say this
 	case !ok || len(name) < len(args[0]):
 		c.unknown(args)
 	case len(args) == cmd.arity || (cmd.arity < 0 && len(args) >= -cmd.arity):

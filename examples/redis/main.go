@@ -68,6 +68,15 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 	cfg := &settings{}
 	fs := flag.NewFlagSet("redis", flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprint(stderr, `Usage: redis [flags]
+
+Keeps strings in memory for Redis clients: PING, ECHO, SET, GET, DEL, EXISTS,
+INCR, DECR, MGET, MSET, EXPIRE, PEXPIRE, TTL and a few more. Nothing is saved.
+
+`)
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&cfg.addr, "addr", "127.0.0.1:6379", "`address` to listen on, empty for none; port 0 picks a free one")
 	fs.StringVar(&cfg.unix, "unix", "", "`path` of a Unix socket to listen on")
 	fs.StringVar(&cfg.backend, "backend", "", "auto, io_uring or epoll (default: $RINGLOOP_BACKEND, else auto)")

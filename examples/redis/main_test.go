@@ -253,6 +253,17 @@ func TestInlineCommandsWork(t *testing.T) {
 	})
 }
 
+func TestRequestsOfWebBrowsersAreNotExecuted(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		for _, request := range []string{"POST / HTTP/1.1\r\n", "\r\nHost: x\r\n", "*1\r\n$4\r\npost\r\n"} {
+			c := s.dial(t)
+			c.send([]byte(request + "SET k v\r\n"))
+			c.wantEnd()
+		}
+		s.dial(t).want("GET k", "(nil)")
+	})
+}
+
 func TestPipelinedCommandsAreAnsweredInOrder(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *running) {
 		c := s.dial(t)
