@@ -838,7 +838,7 @@ func TestClosingTheLoopWhileAChildIsBeingStartedLeavesNothing(t *testing.T) {
 		var left error
 		runTask(t, l, func(co *loop.Coro) error {
 			l.Go(func(co *loop.Coro) error {
-				_, _, left = SubprocessExec(co, func() SubprocessProtocol { return &processDiary{} }, "/bin/sh", []string{"-c", "sleep 1000"}, nil)
+				_, _, left = SubprocessExec(co, func() SubprocessProtocol { return &processDiary{} }, "/bin/sh", []string{"-c", "exec sleep 1000"}, nil)
 				return left
 			})
 			return loop.Sleep(co, 0)
