@@ -18,11 +18,8 @@ type relay struct {
 	transport.BaseSubprocessProtocol
 	u    *unit
 	rest [3][]byte // the beginning of a line of stdout and stderr
-	lost *loop.Future[struct{}]
-}
-
-func newRelay(l *loop.Loop, u *unit) *relay {
-	return &relay{u: u, lost: loop.CreateFuture[struct{}](l)}
+	lost bool
+	wake *loop.Future[struct{}] // of the task that waits in ended, or nil
 }
 
 // PipeDataReceived writes the lines that are complete.
@@ -51,11 +48,23 @@ func (r *relay) PipeConnectionLost(fd int, _ error) {
 	}
 }
 
-// ConnectionLost wakes finish.
+// ConnectionLost wakes the task that waits in ended.
 func (r *relay) ConnectionLost(error) {
-	if !r.lost.Done() {
-		_ = r.lost.SetResult(struct{}{})
+	r.lost = true
+	if r.wake != nil && !r.wake.Done() {
+		_ = r.wake.SetResult(struct{}{})
 	}
+}
+
+// ended waits for the end of the process and of everything that holds on to its
+// output.
+func (r *relay) ended(co *loop.Coro) error {
+	if r.lost {
+		return nil
+	}
+	r.wake = loop.CreateFuture[struct{}](co.Loop())
+	_, err := r.wake.Await(co)
+	return err
 }
 
 // write writes a line with the name of the command in front.
@@ -70,10 +79,7 @@ func (r *relay) write(fd int, line []byte) {
 
 // finish waits for the rest of the output of a process that has ended.
 func (r *relay) finish(co *loop.Coro, t transport.SubprocessTransport) error {
-	err := loop.Timeout(co, drain, func() error {
-		_, err := r.lost.Await(co)
-		return err
-	})
+	err := loop.Timeout(co, drain, func() error { return r.ended(co) })
 	t.Close()
 	if errors.Is(err, loop.ErrTimeout) {
 		return nil

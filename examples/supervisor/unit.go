@@ -70,7 +70,7 @@ func (u *unit) run(co *loop.Coro) error {
 // once runs the command until it has ended, or stops it when the task is
 // cancelled.
 func (u *unit) once(co *loop.Coro) (code int, err error) {
-	r := newRelay(co.Loop(), u)
+	r := &relay{u: u}
 	group := 0 // of its own, so that the terminal's signals reach only us
 	t, _, err := transport.SubprocessShell(co, func() transport.SubprocessProtocol { return r }, shellLine(u.command),
 		&transport.SubprocessOptions{Stdin: transport.DevNull, ProcessGroup: &group})
@@ -118,7 +118,7 @@ func (u *unit) stop(co *loop.Coro, r *relay) (code int, err error) {
 		handled(co)
 		err = loop.Timeout(co, u.s.cfg.grace, func() (err error) {
 			if code, err = t.Wait(co); err == nil {
-				_, err = r.lost.Await(co) // what it had started ends as well
+				err = r.ended(co) // and what it had started
 			}
 			return err
 		})
