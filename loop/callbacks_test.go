@@ -308,6 +308,22 @@ func TestEndlessDelaysAreLegal(t *testing.T) {
 	})
 }
 
+func TestTheLongestTimeAgoIsDueAtOnce(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var order []string
+		mustCall[TimerHandle](t)(l.CallLater(-1, func() { order = append(order, "later") }))
+		mustCall[TimerHandle](t)(l.CallLater(math.MinInt64, func() { order = append(order, "first") }))
+		mustCall[TimerHandle](t)(l.CallAt(math.MinInt64, func() { order = append(order, "at") }))
+		if got := l.timeout(); got != 0 {
+			t.Errorf("the loop would sleep %v", got)
+		}
+		runOnce(t, l)
+		if want := []string{"at", "first", "later"}; !slices.Equal(order, want) {
+			t.Errorf("called %q, want %q", order, want)
+		}
+	})
+}
+
 func TestShortSleepsDoNotSpin(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		turns := 0

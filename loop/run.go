@@ -166,7 +166,11 @@ func (l *Loop) timeout() time.Duration {
 	if len(l.timers.entries) == 0 {
 		return -1
 	}
-	return min(max(l.timers.entries[0].when-l.Time(), 0), maxWait)
+	when, now := l.timers.entries[0].when, l.Time()
+	if when <= now { // or else the difference may overflow
+		return 0
+	}
+	return min(when-now, maxWait)
 }
 
 // collectDue takes the timers whose time has come out of the heap.
