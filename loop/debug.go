@@ -47,8 +47,9 @@ type origin struct {
 	timer *time.Duration
 }
 
-// originOf notes the caller's stack and the name of fn.
-func (l *Loop) originOf(fn func()) *origin {
+// originOf notes the caller's stack and the name of the function fn, which may
+// be nil.
+func (l *Loop) originOf(fn any) *origin {
 	o := &origin{}
 	if fn != nil {
 		if f := runtime.FuncForPC(reflect.ValueOf(fn).Pointer()); f != nil {
@@ -110,17 +111,12 @@ func (o *origin) trace() string {
 }
 
 // callTimed calls a callback and logs it if it was slow.
-func (l *Loop) callTimed(h Handle, fn func(), sc scope, dbg *origin) {
+func (l *Loop) callTimed(h Handle, fn func(), sc scope) {
 	start, before := time.Now(), l.handling
-	l.handling = dbg
+	l.handling = h.debug
 	defer func() { l.handling = before }()
-	l.call(h, fn, sc, dbg)
-	l.logSlow(start, func() string {
-		if dbg != nil && dbg.timer != nil {
-			return fmt.Sprintf("<TimerHandle when=%v%s>", *dbg.timer, dbg)
-		}
-		return "<Handle" + dbg.String() + ">"
-	})
+	l.callIn(h, fn, sc)
+	l.logSlow(start, h.String)
 }
 
 // stepTimed runs a step of a task and logs it if it was slow.

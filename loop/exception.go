@@ -121,17 +121,17 @@ func (l *Loop) exiting(r any) bool {
 }
 
 // callbackPanicked reports the panic of a callback.
-func (l *Loop) callbackPanicked(r any, h Handle, dbg *origin) {
+func (l *Loop) callbackPanicked(r any, h Handle) {
 	if l.exiting(r) {
 		return
 	}
 	c := &ExceptionContext{
-		Message:         "Exception in callback" + dbg.String(),
+		Message:         "Exception in callback" + h.debug.String(),
 		Exception:       &PanicError{Value: r, Stack: debug.Stack()},
-		HandleTraceback: dbg.trace(),
-		SourceTraceback: dbg.trace(),
+		HandleTraceback: h.debug.trace(),
+		SourceTraceback: h.debug.trace(),
 	}
-	if h.cb != nil {
+	if h != (Handle{}) {
 		c.Handle = h
 	}
 	l.CallExceptionHandler(c)

@@ -377,6 +377,73 @@ func TestHandlesDescribeThemselves(t *testing.T) {
 	})
 }
 
+func noop() {}
+
+func TestAReportDescribesTheCallbackThatFailedInDebugMode(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true)
+		reports := collectReports(l)
+		h := soon(t, l, func() {
+			soon(t, l, noop) // takes over the memory of the callback that runs
+			panic("x")
+		})
+		before := h.String()
+		mustCall[TimerHandle](t)(l.CallLater(0, func() { panic("y") }))
+		runOnce(t, l)
+		if len(*reports) != 2 {
+			t.Fatalf("%d reports", len(*reports))
+		}
+		if s := (*reports)[0].Handle.String(); s != before || h.String() != before || !strings.Contains(s, "_test.go:") {
+			t.Errorf("the callback is %q in the report and %q afterwards, was %q before", s, h, before)
+		}
+		if s := (*reports)[1].Handle.String(); !strings.HasPrefix(s, "<TimerHandle when=") || !strings.Contains(s, "_test.go:") {
+			t.Errorf("the timer is %q in the report", s)
+		}
+		runOnce(t, l)
+	})
+}
+
+func TestDebugModeKnowsDoneCallbacks(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log, reports := logTo(l), collectReports(l)
+		l.SetDebug(true)
+		l.SetSlowCallbackDuration(time.Hour)
+		f := CreateFuture[int](l)
+		_ = f.SetResult(0)
+		f.AddDoneCallback(func(AnyFuture) { panic("x") })
+		runOnce(t, l)
+		if log.Len() != 0 || len(*reports) != 1 || !strings.Contains((*reports)[0].SourceTraceback, "TestDebugModeKnowsDoneCallbacks") {
+			t.Errorf("logged %q, reported %v", log, *reports)
+		}
+		l.SetSlowCallbackDuration(time.Nanosecond)
+		f.AddDoneCallback(func(AnyFuture) {})
+		runOnce(t, l)
+		if s := log.String(); !strings.Contains(s, "Executing <Handle") || !strings.Contains(s, "TestDebugModeKnowsDoneCallbacks") {
+			t.Errorf("logged %q", s)
+		}
+	})
+}
+
+func TestAHandleOfAnyKindKeepsItsContextUntilItHasRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		ctx := NewContext()
+		for name, schedule := range map[string]func(*Context, func()) (Handle, error){
+			"CallSoon": l.CallSoonContext, "CallSoonThreadsafe": l.CallSoonThreadsafeContext,
+		} {
+			h := mustCall[Handle](t)(schedule(ctx, func() {}))
+			gone := mustCall[Handle](t)(schedule(ctx, func() {}))
+			gone.Cancel()
+			if h.Context() != ctx || gone.Context() != ctx {
+				t.Errorf("%s: the contexts are %p and, cancelled, %p, want %p", name, h.Context(), gone.Context(), ctx)
+			}
+			runOnce(t, l)
+			if h.Context() != nil {
+				t.Errorf("%s: it has a context after it has run", name)
+			}
+		}
+	})
+}
+
 func TestDebugModeComesFromTheEnvironment(t *testing.T) {
 	for _, name := range []string{"RINGLOOP_DEBUG", "PYTHONASYNCIODEBUG"} {
 		for value, want := range map[string]bool{"": false, "1": true} {

@@ -70,6 +70,8 @@ type DoneCallback struct {
 	fn   func(AnyFuture)
 	ctx  *Context
 	vars *vars
+	// debug says where the callback was added.
+	debug *origin
 }
 
 func (f *future) init(l *Loop, self AnyFuture) {
@@ -124,6 +126,9 @@ func (f *future) AddDoneCallbackContext(ctx *Context, fn func(AnyFuture)) *DoneC
 	if ctx == nil {
 		cb.vars = f.loop.scope.snapshot()
 	}
+	if f.loop.debug.Load() {
+		cb.debug = f.loop.originOf(fn)
+	}
 	if f.state != pending {
 		f.loop.ready.push(cb)
 		return cb
@@ -163,7 +168,7 @@ func (f *future) forget(t *task) {
 
 // run calls the callback.
 func (cb *DoneCallback) run(l *Loop) {
-	l.call(Handle{}, func() { cb.fn(cb.f.self) }, scope{cb.ctx, cb.vars}, nil)
+	l.call(Handle{debug: cb.debug}, func() { cb.fn(cb.f.self) }, scope{cb.ctx, cb.vars})
 }
 
 // settle makes the future done and queues everybody who waits.

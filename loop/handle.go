@@ -37,6 +37,8 @@ const (
 type Handle struct {
 	cb  *callback
 	gen uint64
+	// debug describes this life of the callback, also when that is over.
+	debug *origin
 }
 
 // Cancel prevents the callback from being called and drops the loop's reference
@@ -48,7 +50,7 @@ func (h Handle) Cancel() {
 	case cb == nil:
 	case cb.shared != nil:
 		if cb.shared.CompareAndSwap(sharedPending, sharedCancelled) {
-			cb.fn, cb.ctx, cb.vars = nil, nil, nil
+			cb.fn = nil
 		}
 	case cb.gen == h.gen && !cb.cancelled:
 		cb.cancelled = true
@@ -76,7 +78,7 @@ func (h Handle) Cancelled() bool {
 // callback was called (asyncio.Handle.get_context). Loop's thread only.
 func (h Handle) Context() *Context {
 	cb := h.cb
-	if cb == nil || cb.gen != h.gen {
+	if cb == nil || cb.gen != h.gen || cb.shared != nil && cb.shared.Load() == sharedTaken {
 		return nil
 	}
 	if cb.ctx == nil {
@@ -88,14 +90,10 @@ func (h Handle) Context() *Context {
 // String describes the handle; in debug mode with the function and the place
 // that scheduled it.
 func (h Handle) String() string {
-	if h.cb == nil {
-		return "<Handle>"
+	if h.debug != nil && h.debug.timer != nil {
+		return TimerHandle{h, *h.debug.timer}.String()
 	}
-	s := "<Handle"
-	if h.Cancelled() {
-		s += " cancelled"
-	}
-	return s + h.cb.debug.String() + ">"
+	return "<Handle" + h.state() + ">"
 }
 
 // TimerHandle is a callback scheduled for a time (asyncio.TimerHandle).
@@ -110,14 +108,15 @@ func (h TimerHandle) When() time.Duration { return h.when }
 
 // String describes the handle.
 func (h TimerHandle) String() string {
-	s := fmt.Sprintf("<TimerHandle when=%v", h.when)
+	return fmt.Sprintf("<TimerHandle when=%v%s>", h.when, h.state())
+}
+
+// state is what the descriptions of all handles have in common.
+func (h Handle) state() string {
 	if h.Cancelled() {
-		s += " cancelled"
+		return " cancelled" + h.debug.String()
 	}
-	if h.cb != nil {
-		s += h.cb.debug.String()
-	}
-	return s + ">"
+	return h.debug.String()
 }
 
 // newCallback takes a callback from the pool and captures the current context.
@@ -151,8 +150,8 @@ func (cb *callback) run(l *Loop) {
 	} else if cb.cancelled {
 		return
 	}
-	fn, t, sc, dbg := cb.fn, cb.task, scope{cb.ctx, cb.vars}, cb.debug
-	h := Handle{cb, cb.gen}
+	fn, t, sc := cb.fn, cb.task, scope{cb.ctx, cb.vars}
+	h := Handle{cb, cb.gen, cb.debug}
 	if cb.shared == nil {
 		cb.gen++
 	}
@@ -167,22 +166,27 @@ func (cb *callback) run(l *Loop) {
 		t.step(l)
 		return
 	}
-	if l.debug.Load() {
-		l.callTimed(h, fn, sc, dbg)
-		return
-	}
-	l.call(h, fn, sc, dbg)
+	l.call(h, fn, sc)
 }
 
-// call runs fn in a context and reports its panic to the exception handler.
-func (l *Loop) call(h Handle, fn func(), sc scope, dbg *origin) {
+// call runs fn in a context and reports its panic to the exception handler. In
+// debug mode it also reports that it was slow.
+func (l *Loop) call(h Handle, fn func(), sc scope) {
+	if l.debug.Load() {
+		l.callTimed(h, fn, sc)
+		return
+	}
+	l.callIn(h, fn, sc)
+}
+
+func (l *Loop) callIn(h Handle, fn func(), sc scope) {
 	before := l.scope
 	l.scope = sc
 	defer func() {
 		if r := recover(); r != nil {
 			// A LoopExit goes on by a panic from inside Dispatch.
 			defer func() { l.scope = before }()
-			l.callbackPanicked(r, h, dbg)
+			l.callbackPanicked(r, h)
 			return
 		}
 		l.scope = before

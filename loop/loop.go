@@ -175,7 +175,7 @@ func (l *Loop) CallSoonContext(ctx *Context, fn func()) (Handle, error) {
 	}
 	cb := l.newCallback(fn, ctx)
 	l.ready.push(cb)
-	return Handle{cb, cb.gen}, nil
+	return Handle{cb, cb.gen, cb.debug}, nil
 }
 
 // CallSoonThreadsafe is CallSoon for any goroutine; it wakes the loop if that
@@ -210,7 +210,7 @@ func (l *Loop) CallSoonThreadsafeContext(ctx *Context, fn func()) (Handle, error
 		l.be.Wake()
 	}
 	l.mu.Unlock()
-	return Handle{cb, 0}, nil
+	return Handle{cb, 0, cb.debug}, nil
 }
 
 // drainInbox queues what other goroutines posted.

@@ -22,7 +22,7 @@ func Sleep(co *Coro, d time.Duration) error {
 	}
 	cb := l.newCallback(nil, nil)
 	cb.task, cb.timer = co.t, true
-	h := Handle{cb, cb.gen}
+	h := Handle{cb: cb, gen: cb.gen}
 	l.timers.push(addTime(l.Time(), d), cb)
 	err := co.Suspend((*sleeping)(cb))
 	for err == nil && cb.gen == h.gen && !cb.cancelled {
@@ -49,7 +49,7 @@ type sleeping callback
 // CancelWait cancels the timer, which tells Sleep, and wakes the task.
 func (s *sleeping) CancelWait(co *Coro) bool {
 	cb := (*callback)(s)
-	Handle{cb, cb.gen}.Cancel()
+	Handle{cb: cb, gen: cb.gen}.Cancel()
 	co.Wake()
 	return true
 }

@@ -142,7 +142,7 @@ func (l *Loop) callAt(what string, when time.Duration, fn func(), ctx *Context) 
 		cb.debug.timer = &at
 	}
 	l.timers.push(when, cb)
-	return TimerHandle{Handle{cb, cb.gen}, when}, nil
+	return TimerHandle{Handle{cb, cb.gen, cb.debug}, when}, nil
 }
 
 // addTime adds a delay to a time and stays at the largest time instead of

@@ -227,11 +227,7 @@ func (w *watcher) Complete(_ *backend.Op, r backend.Result) {
 
 // call calls the callback.
 func (w *watcher) call() {
-	if w.l.debug.Load() {
-		w.l.callTimed(Handle{}, w.fn, w.ctx, w.origin)
-		return
-	}
-	w.l.call(Handle{}, w.fn, w.ctx, nil)
+	w.l.call(Handle{debug: w.origin}, w.fn, w.ctx)
 }
 
 // rearm polls again, unless the callback has removed the watcher.
