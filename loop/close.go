@@ -12,7 +12,8 @@ import (
 // Operations in flight are cancelled. Queued callbacks and timers are dropped,
 // and futures stay pending for ever. A task that is waiting is reported to the
 // exception handler, and its wait, like every later one, returns ErrLoopClosed,
-// so that its deferred functions run. Transports get no ConnectionLost: close
+// so that its deferred functions run. In debug mode the errors of futures and
+// tasks that nobody has looked at are reported too. Transports get no ConnectionLost: close
 // them first.
 func (l *Loop) Close() error {
 	l.mu.Lock()
@@ -43,6 +44,7 @@ func (l *Loop) releaseAll() error {
 	err := l.be.Close()
 	l.cancelEarly()
 	l.closeAttached()
+	l.tellUnseen()
 	for t := l.tasks; t != nil; t = l.tasks {
 		l.abandon(t)
 	}

@@ -52,7 +52,9 @@ func (v *ContextVar[T]) Get(c *Context) (value T, ok bool) {
 }
 
 // Set gives the variable a value in c and returns a function that restores what
-// was there before.
+// was there before. A value that refers to the task of c prevents the report of
+// an error of that task which nobody retrieves: that is made when the garbage
+// collector finds the task unused, and in the task's context.
 func (v *ContextVar[T]) Set(c *Context, value T) (reset func()) {
 	before := c.vars
 	next := &vars{m: map[any]any{}}

@@ -4,31 +4,32 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 )
 
 // ExceptionContext describes an error that nobody can be told about directly
 // (the context dict of loop.call_exception_handler). Fields that do not apply
 // are zero.
 type ExceptionContext struct {
-	// Message says what went wrong.
+	// Message says what has happened.
 	Message string
-	// Exception is the error; that of a panic is a *PanicError.
+	// Exception is the error, a *PanicError for a panic.
 	Exception error
-	// Future and Task are what the error ended, or who nobody waits for.
+	// Future is the future or, if that was collected, its description.
 	Future any
-	Task   AnyTask
-	// Handle describes the callback that has failed.
+	// Task is the task that failed.
+	Task AnyTask
+	// Handle is the callback that failed, a Handle.
 	Handle fmt.Stringer
-	// Protocol and Transport are those of the connection, and Socket is the
-	// listening one, all of package transport.
-	Protocol, Transport, Socket any
-	// AsyncGen is the *AsyncGen that could not be closed, or its description.
+	// Protocol and Transport belong to the connection, datagram endpoint, pipe
+	// or subprocess.
+	Protocol, Transport any
+	// Socket is the listening one of package transport.
+	Socket any
+	// AsyncGen is the *AsyncGen or, if that was collected, its description.
 	AsyncGen any
-	// SourceTraceback says where the future or task was made, in debug mode.
+	// SourceTraceback is the stack that made the future or task, in debug mode.
 	SourceTraceback string
-	// HandleTraceback says where the running callback was scheduled, in debug
-	// mode.
+	// HandleTraceback is the stack that scheduled the callback, in debug mode.
 	HandleTraceback string
 	// Context is the report whose own handler failed.
 	Context *ExceptionContext
@@ -36,27 +37,29 @@ type ExceptionContext struct {
 	Extra map[string]any
 }
 
-// ExceptionHandler deals with the errors that nobody else can be told about. It
-// is called on the loop's thread; c is its own to keep.
+// ExceptionHandler deals with the errors that nobody else can be told about.
 type ExceptionHandler func(l *Loop, c *ExceptionContext)
 
 // SetExceptionHandler installs a handler; nil restores the default
-// (loop.set_exception_handler). Loop's thread only.
+// (loop.set_exception_handler).
 func (l *Loop) SetExceptionHandler(h ExceptionHandler) { l.handler = h }
 
 // ExceptionHandler returns the custom handler, nil for the default
-// (loop.get_exception_handler). Loop's thread only.
+// (loop.get_exception_handler).
 func (l *Loop) ExceptionHandler() ExceptionHandler { return l.handler }
 
 // CallExceptionHandler passes c to the custom or the default handler, in the
-// context of the task of c, else of the running callback
-// (loop.call_exception_handler). If the handler panics, the default handler is
+// context of the Task of c, else of its Future if that is a task, else of its
+// Handle, else in the current one (loop.call_exception_handler). If the handler panics, the default handler is
 // told of that, with c as the Context. It never panics, except for a LoopExit.
 // Loop's thread only.
 func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
+	if c == nil {
+		c = &ExceptionContext{}
+	}
 	before := l.scope
-	if c.Task != nil {
-		l.scope = scope{ctx: c.Task.Context()}
+	if ctx := c.runsIn(); ctx != nil {
+		l.scope = scope{ctx: ctx}
 	}
 	defer func() { l.scope = before }()
 	h := l.handler
@@ -74,6 +77,20 @@ func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
 			Context:   c,
 		})
 	}
+}
+
+// runsIn returns the context in which the handler is to be called, nil for the
+// current one.
+func (c *ExceptionContext) runsIn() *Context {
+	if c.Task != nil {
+		return c.Task.Context()
+	}
+	for _, about := range []any{c.Future, c.Handle} {
+		if in, ok := about.(interface{ Context() *Context }); ok {
+			return in.Context()
+		}
+	}
+	return nil
 }
 
 // tryDefaultHandler calls the default handler and logs its own failure.
@@ -138,40 +155,3 @@ func (l *Loop) callbackPanicked(r any, h Handle) {
 }
 
 func formatPanic(v any) string { return strings.TrimSpace(fmt.Sprint(v)) }
-
-// unretrieved reports an error that nobody looked at, when its future is
-// collected. It must not refer to the future.
-type unretrieved struct {
-	loop      *Loop
-	exception error
-	future    string
-	isTask    bool
-	source    *origin
-	seen      atomic.Bool
-}
-
-// retrieved notes that somebody has looked at the future's error.
-func (f *future) retrieved() {
-	if f.report != nil {
-		f.report.seen.Store(true)
-	}
-}
-
-// send posts the report to the loop's exception handler. It runs on a goroutine
-// of the garbage collector's.
-func (r *unretrieved) send() {
-	if r.seen.Load() {
-		return
-	}
-	what := "Future"
-	if r.isTask {
-		what = "Task"
-	}
-	// A closed loop has nobody left to tell.
-	_, _ = r.loop.CallSoonThreadsafe(func() {
-		r.loop.CallExceptionHandler(&ExceptionContext{
-			Message: what + " exception was never retrieved", Exception: r.exception,
-			Future: r.future, SourceTraceback: r.source.trace(),
-		})
-	})
-}

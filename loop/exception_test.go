@@ -7,6 +7,7 @@ import (
 	"log"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -235,6 +236,34 @@ func TestTheHandlerRunsInTheContextOfTheFailingTaskOrCallback(t *testing.T) {
 		if len(got) != 2 || got[0] != "callback" || got[1] != "task" {
 			t.Errorf("got %q", got)
 		}
+	})
+}
+
+func TestTheHandlerRunsInTheContextOfWhatTheReportIsAbout(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[string]("v")
+		var got []string
+		l.SetExceptionHandler(func(l *Loop, _ *ExceptionContext) {
+			s, _ := v.Get(l.CurrentContext())
+			got = append(got, s)
+		})
+		with := func(value string) *Context {
+			ctx := NewContext()
+			v.Set(ctx, value)
+			return ctx
+		}
+		task := CreateTask(l, func(*Coro) (int, error) { return 0, nil }, &TaskOptions{Context: with("task")})
+		h := mustCall[Handle](t)(l.CallSoonContext(with("handle"), func() {}))
+		future := CreateFuture[int](l)
+		for _, c := range []*ExceptionContext{
+			{Future: task, Handle: h}, {Future: future, Handle: h}, {Task: task, Handle: h}, {Future: future}, nil,
+		} {
+			l.CallExceptionHandler(c)
+		}
+		if want := []string{"task", "handle", "task", "", ""}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		runOnce(t, l)
 	})
 }
 

@@ -3,7 +3,6 @@ package loop
 import (
 	"errors"
 	"fmt"
-	"runtime"
 )
 
 // Awaitable is what a task can wait for: a *Future[T] or a *Task[T].
@@ -190,8 +189,7 @@ func (f *future) settle(state futureState) {
 func (f *future) fail(err error) {
 	f.err = err
 	f.settle(finished)
-	f.report = &unretrieved{loop: f.loop, exception: err, future: fmt.Sprint(f.self), isTask: f.self.asTask() != nil, source: f.debug}
-	runtime.AddCleanup(f, (*unretrieved).send, f.report)
+	f.watchFor(err)
 }
 
 // cancel makes a pending future cancelled.

@@ -144,6 +144,57 @@ func TestAnErrorNobodyLookedAtIsReported(t *testing.T) {
 	})
 }
 
+func TestAnErrorNobodyLookedAtIsReportedInTheContextOfItsTask(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[string]("v")
+		var got []string
+		l.SetExceptionHandler(func(l *Loop, _ *ExceptionContext) {
+			s, _ := v.Get(l.CurrentContext())
+			got = append(got, s)
+		})
+		soon(t, l, func() {
+			l.Go(func(co *Coro) error {
+				v.Set(l.CurrentContext(), "task")
+				return errors.New("boom")
+			})
+		})
+		deadline := time.Now().Add(20 * time.Second)
+		for len(got) < 1 && time.Now().Before(deadline) {
+			runOnce(t, l)
+			runtime.GC()
+		}
+		if !slices.Equal(got, []string{"task"}) {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestCloseReportsWhatNobodyLookedAtInDebugMode(t *testing.T) {
+	for _, debug := range []bool{true, false} {
+		forEachBackend(t, func(t *testing.T, l *Loop) {
+			l.SetDebug(debug)
+			reports := collectReports(l)
+			lost, seen := CreateFuture[int](l), CreateFuture[int](l)
+			_ = lost.SetException(errors.New("lost"))
+			_ = seen.SetException(errors.New("seen"))
+			_, _ = seen.Result()
+			runOnce(t, l)
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			runtime.KeepAlive(lost)
+			switch {
+			case !debug:
+				if len(*reports) != 0 {
+					t.Errorf("outside debug mode: %v", *reports)
+				}
+			case len(*reports) != 1 || (*reports)[0].Message != "Future exception was never retrieved" || (*reports)[0].SourceTraceback == "":
+				t.Errorf("reports %v", *reports)
+			}
+		})
+	}
+}
+
 func TestAwaitOfADoneFutureDoesNotWait(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		runMain(t, l, func(co *Coro) error {

@@ -12,6 +12,7 @@ type parts struct {
 	closers     closers
 	attached    attachments
 	handling    *origin // of the callback that runs, in debug mode
+	unseen      unseenReports
 }
 
 // initParts prepares the parts of a new loop.

@@ -353,6 +353,15 @@ func (t *task) Context() *Context {
 	return t.ctx
 }
 
+// variables returns the values of the task's context.
+func (t *task) variables() *vars {
+	sc := scope{t.ctx, t.vars}
+	if t.loop.current == t {
+		sc = t.loop.scope
+	}
+	return sc.snapshot()
+}
+
 // Stack describes where the task was made, in debug mode, and what it waits for
 // (Task.get_stack, Task.print_stack). Go gives no access to the stack of a
 // coroutine that does not run.
