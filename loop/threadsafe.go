@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 )
 
@@ -84,7 +85,8 @@ func (f *ThreadFuture[T]) SetException(err error) error {
 }
 
 // AddDoneCallback arranges for fn to be called when the future is done, on the
-// goroutine that completes it; if it is done already, at once.
+// goroutine that completes it; if it is done already, at once. A panic of fn is
+// passed on to who completes the future, when the other callbacks were called.
 func (f *ThreadFuture[T]) AddDoneCallback(fn func()) {
 	f.mu.Lock()
 	if f.state == pending {
@@ -108,48 +110,76 @@ func (f *ThreadFuture[T]) settle(state futureState, value T, err error) bool {
 	f.callbacks = nil
 	close(f.done)
 	f.mu.Unlock()
-	for _, fn := range callbacks {
-		fn()
-	}
+	callAll(callbacks)
 	return true
+}
+
+// callAll calls every function, also if one of them panics.
+func callAll(fns []func()) {
+	if len(fns) > 0 {
+		defer callAll(fns[1:])
+		fns[0]()
+	}
 }
 
 // RunCoroutineThreadsafe makes a task that runs fn on the loop and returns a
 // future of its result, for goroutines that are not the loop's
 // (asyncio.run_coroutine_threadsafe). Cancelling the future cancels the task. If
 // the loop is closed before the task has ended, the error is ErrLoopClosed. If
-// the task cannot be made, that is the future's error and is also reported to
-// the exception handler. It may be called from any goroutine.
+// the task factory refuses the task or panics, that is the future's error and is
+// also reported to the exception handler. A nil fn is an ErrInvalidArgument. It may be called from any goroutine.
 func RunCoroutineThreadsafe[T any](l *Loop, fn func(co *Coro) (T, error)) *ThreadFuture[T] {
 	f := NewThreadFuture[T]()
 	forget := l.onClose(func(err error) { _ = f.SetException(err) })
 	f.AddDoneCallback(forget)
-	_, err := l.CallSoonThreadsafe(func() {
-		t := CreateTask(l, fn, nil)
-		if t.Done() && t.body != nil { // it was never started
-			l.CallExceptionHandler(&ExceptionContext{Message: "Task could not be created", Exception: t.Exception(), Task: t})
-		}
-		t.AddDoneCallback(func(AnyFuture) {
-			// Of a future that was cancelled meanwhile nobody wants the result.
-			switch value, err := t.Result(); {
-			case t.Cancelled():
-				f.Cancel()
-			case err != nil:
-				_ = f.SetException(err)
-			default:
-				_ = f.SetResult(value)
-			}
-		})
-		f.AddDoneCallback(func() {
-			if f.Cancelled() {
-				_, _ = l.CallSoonThreadsafe(func() { t.Cancel("") })
-			}
-		})
-	})
+	err := fmt.Errorf("%w: the task's function is nil", ErrInvalidArgument)
+	if fn != nil {
+		_, err = l.CallSoonThreadsafe(func() { f.run(l, fn) })
+	}
 	if err != nil {
 		_ = f.SetException(fmt.Errorf("RunCoroutineThreadsafe: %w", err))
 	}
 	return f
+}
+
+// run makes the task that completes the future. It runs on the loop.
+func (f *ThreadFuture[T]) run(l *Loop, fn func(co *Coro) (T, error)) {
+	const failed = "Task could not be created"
+	var t *Task[T]
+	defer func() {
+		if t != nil {
+			return
+		}
+		// The task factory panicked, or called runtime.Goexit.
+		r, stack := recover(), debug.Stack()
+		if r == nil {
+			_ = f.SetException(ErrGoexit)
+			return
+		}
+		err := &PanicError{Value: r, Stack: stack}
+		_ = f.SetException(err)
+		l.HandlePanic(r, stack, &ExceptionContext{Message: failed, Exception: err})
+	}()
+	t = CreateTask(l, fn, nil)
+	if t.Done() && t.body != nil { // it was never started
+		l.CallExceptionHandler(&ExceptionContext{Message: failed, Exception: t.Exception(), Task: t})
+	}
+	t.AddDoneCallback(func(AnyFuture) {
+		// Of a future that was cancelled meanwhile nobody wants the result.
+		switch value, err := t.Result(); {
+		case t.Cancelled():
+			f.Cancel()
+		case err != nil:
+			_ = f.SetException(err)
+		default:
+			_ = f.SetResult(value)
+		}
+	})
+	f.AddDoneCallback(func() {
+		if f.Cancelled() {
+			_, _ = l.CallSoonThreadsafe(func() { t.Cancel("") })
+		}
+	})
 }
 
 // WrapFuture returns a future of the loop that ends as f does
@@ -225,6 +255,6 @@ func (l *Loop) tellClosed() {
 	l.closers.fns = nil
 	l.closers.mu.Unlock()
 	for fn := range fns {
-		(*fn)(ErrLoopClosed)
+		l.guarded(func() { (*fn)(ErrLoopClosed) }, "Panic in a callback of a ThreadFuture")
 	}
 }

@@ -108,6 +108,71 @@ func TestATaskThatCannotBeMadeFailsTheFutureAndIsReported(t *testing.T) {
 	})
 }
 
+func TestATaskFactoryThatEndsAbruptlyFailsTheFuture(t *testing.T) {
+	boom, exit := errors.New("boom"), errors.New("exit")
+	for _, test := range []struct {
+		name     string
+		factory  func()
+		want     error
+		reported int
+		run      error
+	}{
+		{"panic", func() { panic(boom) }, boom, 1, nil},
+		{"Goexit", goexit, ErrGoexit, 0, nil},
+		{"LoopExit", func() { panic(LoopExit{exit}) }, nil, 0, exit},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *Loop) {
+				reports := collectReports(l)
+				l.SetTaskFactory(func(AnyTask, *TaskOptions) error {
+					test.factory()
+					return nil
+				})
+				f := RunCoroutineThreadsafe(l, func(*Coro) (int, error) { return 0, nil })
+				l.Stop()
+				if err := l.RunForever(); !errors.Is(err, test.run) {
+					t.Errorf("RunForever: %v, want %v", err, test.run)
+				}
+				if !f.Done() {
+					t.Fatal("the future is not done")
+				}
+				var p *PanicError
+				if _, err := f.Result(within(t)); !errors.Is(err, test.want) && (test.want != nil || !errors.As(err, &p)) {
+					t.Errorf("Result: %v, want %v", err, test.want)
+				}
+				if len(*reports) != test.reported {
+					t.Errorf("reported: %v", *reports)
+				}
+			})
+		})
+	}
+}
+
+func TestRunCoroutineThreadsafeOfNothingFails(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		_, err := RunCoroutineThreadsafe[int](l, nil).Result(within(t))
+		wantErr(t, "Result", err, ErrInvalidArgument)
+	})
+}
+
+func TestAPanicInACallbackOfAThreadFutureDoesNotStopClose(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		boom := errors.New("boom")
+		f := RunCoroutineThreadsafe(l, func(co *Coro) (int, error) { return 0, Sleep(co, time.Hour) })
+		called := false
+		f.AddDoneCallback(func() { panic(boom) })
+		f.AddDoneCallback(func() { called = true })
+		runOnce(t, l)
+		if err := l.Close(); err != nil || !called {
+			t.Errorf("Close: %v, the second callback was called: %v", err, called)
+		}
+		if len(*reports) == 0 || !errors.Is((*reports)[0].Exception, boom) {
+			t.Errorf("reported: %v", *reports)
+		}
+	})
+}
+
 func TestRunCoroutineThreadsafeOnAClosedLoopFails(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		if err := l.Close(); err != nil {
