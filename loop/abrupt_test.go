@@ -243,6 +243,21 @@ func TestATimeoutLeftByAPanicDoesNotCancelTheTaskLater(t *testing.T) {
 	})
 }
 
+func TestATimeoutWithdrawsItsRequestAlsoAfterAPanic(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			func() {
+				defer func() { _ = recover() }()
+				_ = Timeout(co, time.Millisecond, func() error { panic(Sleep(co, time.Hour)) })
+			}()
+			if n := co.Task().Cancelling(); n != 0 || co.Context().Err() != nil {
+				t.Errorf("%d requests are left, and the context says %v", n, co.Context().Err())
+			}
+			return nil
+		})
+	})
+}
+
 func TestTasksThatAwaitEachOtherCanBeCancelled(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		runMain(t, l, func(co *Coro) error {

@@ -59,27 +59,32 @@ func (s *sleeping) String() string { return "a timer" }
 // when it takes longer than d; then it returns a *TimeoutError, which is
 // ErrTimeout and says what it waited for (asyncio.timeout). Another cancellation
 // of the task passes through. A d of zero or less cancels the first wait.
-func Timeout(co *Coro, d time.Duration, fn func() error) error {
+func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
 	t := co.t
 	var expired *TimeoutError
 	over := false
-	before := t.cancels
-	timer, err := co.l.CallLater(d, func() {
+	before := t.Cancelling()
+	expire := func() {
 		if !over {
 			expired = &TimeoutError{Limit: max(d, 0), WaitsFor: t.waiting()}
 			t.Cancel("timeout")
 		}
-	})
+	}
+	var timer TimerHandle
+	if d > 0 {
+		timer, err = co.l.CallLater(d, expire)
+	} else { // ahead of what fn schedules: a timer would come behind that
+		timer.Handle, err = co.l.CallSoon(expire)
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { // also after a panic, which the task may survive
 		over = true
 		timer.Cancel()
+		if expired != nil && t.Uncancel() <= before && errors.Is(err, ErrCancelled) {
+			err = expired
+		}
 	}()
-	err = fn()
-	if expired != nil && t.Uncancel() <= int(before) && errors.Is(err, ErrCancelled) {
-		return expired
-	}
-	return err
+	return fn()
 }

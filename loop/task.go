@@ -115,16 +115,18 @@ func (l *Loop) start(t *task, self AnyTask, opts *TaskOptions) {
 	if o.Name == "" {
 		t.number = taskNumber.Add(1)
 	}
-	if t.ctx = o.Context; t.ctx == nil {
-		t.vars = l.scope.snapshot()
-	}
+	t.runIn(o.Context)
 	err := l.checkThread("CreateTask")
 	if err == nil && t.body == nil {
 		err = fmt.Errorf("%w: the task's function is nil", ErrInvalidArgument)
 	}
 	if err == nil && l.taskFactory != nil {
+		given := o.Context
 		if err = l.taskFactory(self, &o); err == nil {
 			t.label = o.Name
+		}
+		if o.Context != given {
+			t.runIn(o.Context)
 		}
 	}
 	if err != nil {
@@ -137,6 +139,13 @@ func (l *Loop) start(t *task, self AnyTask, opts *TaskOptions) {
 		return
 	}
 	t.queue()
+}
+
+// runIn gives a new task its context, nil for a copy of the current one.
+func (t *task) runIn(ctx *Context) {
+	if t.ctx = ctx; ctx == nil {
+		t.vars = t.loop.scope.snapshot()
+	}
 }
 
 // goexited is the panic that tells the caller of a coroutine that its task

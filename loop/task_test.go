@@ -247,6 +247,22 @@ func TestTaskFactory(t *testing.T) {
 		if !slices.Contains(seen, "good") {
 			t.Errorf("the factory saw %q", seen)
 		}
+		ctx := NewContext()
+		for _, eager := range []bool{false, true} {
+			l.SetTaskFactory(func(_ AnyTask, o *TaskOptions) error {
+				*o = TaskOptions{Name: "renamed", Context: ctx, EagerStart: eager}
+				return nil
+			})
+			runMain(t, l, func(co *Coro) error {
+				_, err := CreateTask(l, func(co *Coro) (int, error) {
+					if task := co.Task(); task.Name() != "renamed" || task.Context() != ctx || l.CurrentContext() != ctx {
+						t.Errorf("the task is %v and does not run in the context of the factory", task)
+					}
+					return 0, nil
+				}, &TaskOptions{Context: NewContext()}).Await(co)
+				return err
+			})
+		}
 		l.SetTaskFactory(nil)
 		if l.TaskFactory() != nil {
 			t.Error("the factory was not removed")
@@ -315,6 +331,10 @@ func TestTimeout(t *testing.T) {
 		runMain(t, l, func(co *Coro) error {
 			err := Timeout(co, time.Millisecond, func() error { return Sleep(co, time.Hour) })
 			wantErr(t, "a wait that is too long", err, ErrTimeout)
+			err = Timeout(co, 0, func() error { return Sleep(co, 0) })
+			wantErr(t, "the shortest wait with no time left", err, ErrTimeout)
+			err = Timeout(co, 0, func() error { return nil })
+			wantErr(t, "no wait", err, nil)
 			if co.Task().Cancelling() != 0 {
 				t.Error("the timeout left a cancellation request")
 			}
