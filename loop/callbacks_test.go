@@ -99,6 +99,30 @@ func TestCallSoonThreadsafeKeepsItsPlaceBeforeALaterCallSoon(t *testing.T) {
 	})
 }
 
+func TestCallSoonThreadsafeOnTheLoopKeepsItsPlaceAmongTasksAndDoneCallbacks(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var order []string
+		note := func(what string) func() { return func() { order = append(order, what) } }
+		post := func(what string) { mustCall[Handle](t)(l.CallSoonThreadsafe(note(what))) }
+		done, pending := CreateFuture[int](l), CreateFuture[int](l)
+		_ = done.SetResult(0)
+		pending.AddDoneCallback(func(AnyFuture) { note("done later")() })
+		soon(t, l, func() {
+			post("first")
+			l.Go(func(*Coro) error { note("task")(); return nil })
+			post("second")
+			_ = pending.SetResult(0)
+			post("third")
+			done.AddDoneCallback(func(AnyFuture) { note("done before")() })
+		})
+		runOnce(t, l)
+		runOnce(t, l)
+		if want := []string{"first", "task", "second", "done later", "third", "done before"}; !slices.Equal(order, want) {
+			t.Errorf("called %q, want %q", order, want)
+		}
+	})
+}
+
 func TestThreadsafeCallsRacingWithTimersAreNotLost(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		const threads, calls = 8, 2000

@@ -129,7 +129,7 @@ func (f *future) AddDoneCallbackContext(ctx *Context, fn func(AnyFuture)) *DoneC
 		cb.debug = f.loop.originOf(fn)
 	}
 	if f.state != pending {
-		f.loop.ready.push(cb)
+		f.loop.enqueue(cb)
 		return cb
 	}
 	f.waiters = append(f.waiters, waiter{cb: cb})
@@ -178,7 +178,7 @@ func (f *future) settle(state futureState) {
 		if w.task != nil {
 			w.task.queue()
 		} else {
-			f.loop.ready.push(w.cb)
+			f.loop.enqueue(w.cb)
 		}
 	}
 	f.waiters = f.first[:0]

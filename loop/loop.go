@@ -170,11 +170,8 @@ func (l *Loop) CallSoonContext(ctx *Context, fn func()) (Handle, error) {
 	if err := l.checkCall("CallSoon", fn); err != nil {
 		return Handle{}, err
 	}
-	if l.posted.Load() {
-		l.drainInbox()
-	}
 	cb := l.newCallback(fn, ctx)
-	l.ready.push(cb)
+	l.enqueue(cb)
 	return Handle{cb, cb.gen, cb.debug}, nil
 }
 
@@ -211,6 +208,14 @@ func (l *Loop) CallSoonThreadsafeContext(ctx *Context, fn func()) (Handle, error
 	}
 	l.mu.Unlock()
 	return Handle{cb, 0, cb.debug}, nil
+}
+
+// enqueue queues r for the next turn, behind what was posted before.
+func (l *Loop) enqueue(r runnable) {
+	if l.posted.Load() {
+		l.drainInbox()
+	}
+	l.ready.push(r)
 }
 
 // drainInbox queues what other goroutines posted.

@@ -58,7 +58,7 @@ func (l *Loop) CancelOp(op *backend.Op) {
 		return
 	}
 	// Between runs nothing goes to the kernel: ask on the next run.
-	l.ready.push(&lateCancel{op})
+	l.enqueue(&lateCancel{op})
 }
 
 // lateCancel cancels an operation on the next run.

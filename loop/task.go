@@ -202,7 +202,7 @@ func (l *Loop) unlink(t *task) {
 func (t *task) queue() {
 	if !t.queued && t.state == pending {
 		t.queued = true
-		t.loop.ready.push(t)
+		t.loop.enqueue(t)
 	}
 }
 
