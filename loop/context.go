@@ -47,7 +47,8 @@ func (v *ContextVar[T]) Get(c *Context) (value T, ok bool) {
 	if c == nil || c.vars == nil {
 		return value, false
 	}
-	value, ok = c.vars.m[v].(T)
+	held, ok := c.vars.m[v]
+	value, _ = held.(T) // not so for a nil interface
 	return value, ok
 }
 
@@ -93,6 +94,10 @@ func (s *scope) snapshot() *vars {
 	}
 	return s.vars
 }
+
+// copy returns a new Context with the values to be captured, for what is called
+// more than once.
+func (s *scope) copy() *Context { return &Context{vars: s.snapshot()} }
 
 // context returns the Context object of the scope.
 func (s *scope) context() *Context {

@@ -267,6 +267,18 @@ func TestTheHandlerRunsInTheContextOfWhatTheReportIsAbout(t *testing.T) {
 	})
 }
 
+func TestAVariableCanHoldANilInterface(t *testing.T) {
+	ctx := NewContext()
+	v := NewContextVar[error]("v")
+	v.Set(ctx, nil)
+	if err, ok := v.Get(ctx); err != nil || !ok {
+		t.Errorf("got %v, %v", err, ok)
+	}
+	if _, ok := v.Get(NewContext()); ok {
+		t.Error("a value in an empty context")
+	}
+}
+
 func TestContextsAreCopiedWhenSomethingIsScheduled(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		v := NewContextVar[int]("v")

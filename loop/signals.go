@@ -23,7 +23,7 @@ type signalHandler struct {
 	sig syscall.Signal
 	ch  chan os.Signal
 	fn  func() // nil when removed
-	ctx scope
+	ctx *Context
 }
 
 // pendingSignals is how many deliveries may wait for the forwarding goroutine;
@@ -60,7 +60,7 @@ func (l *Loop) AddSignalHandler(sig syscall.Signal, fn func()) error {
 		signal.Notify(h.ch, sig)
 		go h.forward()
 	}
-	h.fn, h.ctx = fn, scope{vars: l.scope.snapshot()}
+	h.fn, h.ctx = fn, l.scope.copy()
 	return nil
 }
 
@@ -97,7 +97,7 @@ func (h *signalHandler) call() {
 	if h.fn == nil {
 		return
 	}
-	h.l.scope = h.ctx
+	h.l.scope = scope{ctx: h.ctx}
 	h.fn()
 }
 

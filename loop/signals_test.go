@@ -75,6 +75,24 @@ func TestEverySignalDeliveredRunsTheHandler(t *testing.T) {
 	})
 }
 
+func TestASignalHandlerKeepsItsContextFromCallToCall(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		tap := newTap(t, syscall.SIGUSR1)
+		calls := NewContextVar[int]("calls")
+		addSignal(t, l, syscall.SIGUSR1, func() {
+			before, _ := calls.Get(l.CurrentContext())
+			calls.Set(l.CurrentContext(), before+1)
+			if before == 1 {
+				l.Stop()
+				return
+			}
+			go tap.kill(t, syscall.SIGUSR1)
+		})
+		soon(t, l, func() { go tap.kill(t, syscall.SIGUSR1) })
+		runLoop(t, l)
+	})
+}
+
 func TestASecondHandlerReplacesTheFirst(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		tap := newTap(t, syscall.SIGUSR1)

@@ -46,7 +46,7 @@ type watcher struct {
 	op     backend.Op
 	l      *Loop
 	fn     func() // nil when removed
-	ctx    scope
+	ctx    *Context
 	origin *origin
 	fd     int
 	dir    direction
@@ -139,7 +139,7 @@ func (l *Loop) addWatcher(fd int, dir direction, fn func()) error {
 	}
 	w := &watcher{l: l, fn: fn, fd: fd, dir: dir}
 	w.op = backend.Op{Receiver: w, Code: backend.OpPoll, FD: int32(fd), Arg: pollEvents[dir]}
-	w.ctx.vars = l.scope.snapshot()
+	w.ctx = l.scope.copy()
 	if l.debug.Load() {
 		w.origin = l.originOf(fn)
 	}
@@ -227,7 +227,7 @@ func (w *watcher) Complete(_ *backend.Op, r backend.Result) {
 
 // call calls the callback.
 func (w *watcher) call() {
-	w.l.call(Handle{debug: w.origin}, w.fn, w.ctx)
+	w.l.call(Handle{debug: w.origin}, w.fn, scope{ctx: w.ctx})
 }
 
 // rearm polls again, unless the callback has removed the watcher.

@@ -607,6 +607,28 @@ func TestAnAddReaderRunsInTheContextOfItsCaller(t *testing.T) {
 	})
 }
 
+func TestAReaderKeepsItsContextFromCallToCall(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		calls := NewContextVar[int]("calls")
+		seen := 0
+		addReader(t, l, a, func() {
+			before, _ := calls.Get(l.CurrentContext())
+			calls.Set(l.CurrentContext(), before+1)
+			if seen++; seen < 3 {
+				return
+			}
+			if before != 2 {
+				t.Errorf("the third call finds %d calls in its context", before)
+			}
+			removeReader(t, l, a)
+			l.Stop()
+		})
+		runLoop(t, l)
+	})
+}
+
 // highFD moves fd to a number that nothing else in the process uses.
 func highFD(t testing.TB, fd int) int {
 	t.Helper()
