@@ -87,6 +87,8 @@ func TestALoopRunsOnABackendOfYourOwn(t *testing.T) {
 		refused := errors.New("refused")
 		_, err := NewEventLoop(WithBackendFactory(func() (backend.Backend, error) { return nil, refused }))
 		wantErr(t, "NewEventLoop", err, refused)
+		_, err = NewEventLoop(WithBackendFactory(func() (backend.Backend, error) { return nil, nil }))
+		wantErr(t, "NewEventLoop without a backend", err, ErrInvalidArgument)
 	})
 }
 

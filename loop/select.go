@@ -31,7 +31,9 @@ func (l *Loop) BackendReason() string {
 func (l *Loop) chooseBackend(o *options) (err error) {
 	if o.factory != nil {
 		l.choice = choice{true, "given by the program"}
-		l.be, err = o.factory()
+		if l.be, err = o.factory(); err == nil && l.be == nil {
+			err = fmt.Errorf("%w: the backend factory returned no backend", ErrInvalidArgument)
+		}
 		return err
 	}
 	name, by := o.backend, "WithBackend"
