@@ -20,11 +20,11 @@ func debugFromEnv() bool {
 
 // SetDebug switches debug mode (loop.set_debug), from any goroutine and at any
 // time. RINGLOOP_DEBUG=1 in the environment does the same for every loop. Debug
-// mode notes where callbacks, futures and tasks were made, logs callbacks and
-// steps of tasks that take SlowCallbackDuration or longer, and answers
-// ErrWrongThread when a goroutine that is not the loop's schedules, watches or
-// waits. As in asyncio it does not check futures and transports; the race
-// detector sees those.
+// mode notes where callbacks, futures and tasks were made, logs callbacks, steps
+// of tasks and calls of protocols that take SlowCallbackDuration or longer, and
+// answers ErrWrongThread when a goroutine that is not the loop's schedules,
+// watches, waits, completes a future or writes to a transport. What else such a
+// goroutine does wrong the race detector sees.
 func (l *Loop) SetDebug(on bool) { l.debug.Store(on) }
 
 // Debug reports whether debug mode is on (loop.get_debug). It may be called from
@@ -116,18 +116,18 @@ func (l *Loop) callTimed(h Handle, fn func(), sc scope) {
 	l.handling = h.debug
 	defer func() { l.handling = before }()
 	l.callIn(h, fn, sc)
-	l.logSlow(start, h.String)
+	l.logSlow(time.Since(start), h.String)
 }
 
 // stepTimed runs a step of a task and logs it if it was slow.
 func (l *Loop) stepTimed(t *task) {
 	start := time.Now()
 	l.advance(t)
-	l.logSlow(start, t.String)
+	l.logSlow(time.Since(start), t.String)
 }
 
-func (l *Loop) logSlow(start time.Time, what func() string) {
-	if took := time.Since(start); took >= l.slow {
+func (l *Loop) logSlow(took time.Duration, what func() string) {
+	if took >= l.slow {
 		l.Logger().Warn(fmt.Sprintf("Executing %s took %.3f seconds", what(), took.Seconds()))
 	}
 }

@@ -21,6 +21,7 @@ func (c *caller) call(what string, transport, protocol any, fn func()) (err erro
 	before := c.loop.EnterContext(c.ctx)
 	defer func() {
 		c.loop.LeaveContext(before)
+		c.loop.LogSlow(before, protocol, transport)
 		if r := recover(); r != nil {
 			stack := debug.Stack()
 			err = &loop.PanicError{Value: r, Stack: stack}

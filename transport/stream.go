@@ -260,6 +260,7 @@ func (s *stream) callLost(err error) {
 // and deals with a panic.
 func (s *stream) returned(before loop.Entered, message string, fatal bool) {
 	s.sh.loop.LeaveContext(before)
+	s.sh.loop.LogSlow(before, s.proto, s)
 	r := recover()
 	if r == nil {
 		return

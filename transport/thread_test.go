@@ -3,6 +3,9 @@ package transport
 import (
 	"errors"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -20,6 +23,28 @@ func TestDebugModeRefusesAWriteFromAnotherGoroutine(t *testing.T) {
 		check(t, tr.Write([]byte("own")))
 		if got := receive(t, co, theirs, 3); string(got) != "own" {
 			t.Errorf("the peer received %q", got)
+		}
+	})
+}
+
+func TestDebugModeLogsASlowProtocol(t *testing.T) {
+	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
+		const slow = "Executing *transport.recorder of <Stream open"
+		co.Loop().SetSlowCallbackDuration(time.Nanosecond)
+		for _, debug := range []bool{false, true} {
+			co.Loop().SetDebug(debug)
+			ended := loop.CreateFuture[struct{}](co.Loop())
+			p := &recorder{keepOpen: true, onEOF: func() { check(t, ended.SetResult(struct{}{})) }}
+			tr, theirs := joined(t, co, p)
+			check(t, theirs.Shutdown(unix.SHUT_WR))
+			_, err := ended.Await(co)
+			check(t, err)
+			if got := log.count(slow) > 0; got != debug {
+				t.Errorf("debug %v: logged is %v", debug, got)
+			}
+			tr.Abort()
+			check(t, p.untilLost(t, co))
+			co.Loop().SetDebug(false)
 		}
 	})
 }

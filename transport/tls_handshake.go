@@ -190,6 +190,7 @@ func (s *tlsStream) failed(h *tlsShake) {
 // and deals with a panic.
 func (s *tlsStream) returned(before loop.Entered, message string, fatal bool) {
 	s.loop.LeaveContext(before)
+	s.loop.LogSlow(before, s.proto, s)
 	r := recover()
 	if r == nil {
 		return
