@@ -76,9 +76,10 @@ func (l *Loop) abandon(t *task) {
 		return
 	}
 	t.worker = nil
-	l.current = t
+	before := l.scope
+	l.current, l.scope = t, scope{t.ctx, t.vars}
 	w.stop()
-	l.current = nil
+	l.current, l.scope = nil, before
 }
 
 // maxAbandoned is how many waits of a task may fail with ErrLoopClosed before

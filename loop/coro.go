@@ -65,6 +65,9 @@ func (co *Coro) Suspend(w Canceller) error {
 	if co.l.debug.Load() && !co.l.onThread() {
 		return ErrWrongThread
 	}
+	if t.worker == nil { // the loop is closed, and the task has been told once
+		return co.l.abandoned(t)
+	}
 	if t.mustCancel && w.CancelWait(co) {
 		t.mustCancel = false
 	}

@@ -337,6 +337,39 @@ func TestPendingTasksAreUnwoundAndReportedByClose(t *testing.T) {
 	})
 }
 
+func TestATaskUnwoundByCloseMayGoOnWaitingInItsDeferredFunctions(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetExceptionHandler(func(_ *Loop, c *ExceptionContext) {
+			if c.Message != "Task was destroyed but it is pending!" {
+				t.Errorf("reported: %s: %v", c.Message, c.Exception)
+			}
+		})
+		name := NewContextVar[string]("name")
+		ended := false
+		l.Go(func(co *Coro) error {
+			name.Set(l.CurrentContext(), "task")
+			defer func() {
+				_, err := CreateFuture[int](l).Await(co)
+				wantErr(t, "Await", err, ErrLoopClosed)
+				wantErr(t, "Sleep(0)", Sleep(co, 0), ErrLoopClosed)
+				wantErr(t, "Sleep", Sleep(co, time.Hour), ErrLoopClosed)
+				wantErr(t, "Timeout", Timeout(co, time.Hour, func() error { return nil }), ErrLoopClosed)
+				_, err = RunInExecutor(l, nil, func() (int, error) { return 0, nil }).Await(co)
+				wantErr(t, "RunInExecutor", err, ErrLoopClosed)
+				if s, _ := name.Get(l.CurrentContext()); s != "task" {
+					t.Errorf("the variable is %q", s)
+				}
+				ended = true
+			}()
+			return Sleep(co, time.Hour)
+		})
+		runOnce(t, l)
+		if err := l.Close(); err != nil || !ended {
+			t.Errorf("Close: %v, the deferred function has ended: %v", err, ended)
+		}
+	})
+}
+
 func TestGoexitInATaskEndsOnlyTheTask(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		ran := false
