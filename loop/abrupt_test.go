@@ -198,6 +198,27 @@ func TestALoopExitEndsTheRunAtOnceWhereverItComesFrom(t *testing.T) {
 	}
 }
 
+func TestALoopExitInAnEagerTaskOfAReaderKeepsTheOtherReaders(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		want := errors.New("exit")
+		called := 0
+		for range 2 {
+			a, b := socketPair(t)
+			addReader(t, l, a, func() {
+				called++
+				removeReader(t, l, a)
+				CreateTask(l, func(*Coro) (int, error) { panic(LoopExit{want}) }, &TaskOptions{EagerStart: true})
+			})
+			send(t, b, "x")
+		}
+		for run := 1; run <= 2; run++ {
+			if err := mustReturn(t, l, l.RunForever); !errors.Is(err, want) || called != run {
+				t.Errorf("run %d: %v, %d readers were called", run, err, called)
+			}
+		}
+	})
+}
+
 func TestAnUncancelledSleepEndsCancelledAndLeavesNoTimer(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		runMain(t, l, func(co *Coro) error {

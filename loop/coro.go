@@ -139,9 +139,7 @@ func (co *Coro) Resume() {
 		return
 	}
 	co.t.step(l)
-	if l.exit != nil && l.dispatching {
-		panic(exitDispatch{})
-	}
+	l.leaveDispatch()
 }
 
 // CancelledError returns the error for a wait that ends because the task was

@@ -131,9 +131,7 @@ func (l *Loop) exiting(r any) bool {
 		return false
 	}
 	l.exit = &exit
-	if l.dispatching && l.current == nil {
-		panic(exitDispatch{})
-	}
+	l.leaveDispatch()
 	return true
 }
 

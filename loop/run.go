@@ -210,6 +210,14 @@ func (l *Loop) runDue() {
 // exitDispatch is the panic that leaves Dispatch after a LoopExit.
 type exitDispatch struct{}
 
+// leaveDispatch leaves Dispatch if a completion, or a task that it ran, has ended
+// with a LoopExit.
+func (l *Loop) leaveDispatch() {
+	if l.exit != nil && l.dispatching && l.current == nil {
+		panic(exitDispatch{})
+	}
+}
+
 // dispatch delivers the completions of I/O. A panic that a receiver let through
 // is reported, and the rest delivered.
 func (l *Loop) dispatch() {

@@ -169,6 +169,7 @@ func (l *Loop) startEagerly(t *task) {
 		}
 	}()
 	t.step(l)
+	l.leaveDispatch()
 }
 
 func (t *task) asTask() *task { return t }
