@@ -185,6 +185,7 @@ func (p *PoolExecutor) Shutdown(wait bool) {
 // executorState is the loop's default executor.
 type executorState struct {
 	pool *PoolExecutor // nil until it is needed or set
+	own  bool          // the loop has made the pool, and nobody else knows it
 	shut bool          // ShutdownDefaultExecutor was called
 }
 
@@ -267,15 +268,15 @@ func (l *Loop) executor(ex Executor) (Executor, error) {
 		return nil, fmt.Errorf("default executor: %w", ErrExecutorShutdown)
 	}
 	if l.defaultPool.pool == nil {
-		l.defaultPool.pool = NewPoolExecutor(0, "")
+		l.defaultPool.pool, l.defaultPool.own = NewPoolExecutor(0, ""), true
 	}
 	return l.defaultPool.pool, nil
 }
 
 // SetDefaultExecutor replaces the default executor (loop.set_default_executor).
 // It must be a *PoolExecutor; anything else is refused with ErrInvalidArgument
-// and changes nothing. The former one is not shut down; Close and
-// ShutdownDefaultExecutor shut down the new one. Loop's thread only.
+// and changes nothing. A former one is not shut down, unless the loop has made it;
+// Close and ShutdownDefaultExecutor shut down the new one. Loop's thread only.
 func (l *Loop) SetDefaultExecutor(ex Executor) error {
 	p, ok := ex.(*PoolExecutor)
 	if !ok || p == nil {
@@ -284,7 +285,10 @@ func (l *Loop) SetDefaultExecutor(ex Executor) error {
 	if err := l.checkThread("SetDefaultExecutor"); err != nil {
 		return err
 	}
-	l.defaultPool.pool = p
+	if l.defaultPool.own { // or its idle goroutines would never end
+		l.defaultPool.pool.Shutdown(false)
+	}
+	l.defaultPool.pool, l.defaultPool.own = p, false
 	return nil
 }
 

@@ -223,6 +223,30 @@ func TestTheDefaultExecutorMustBeAPool(t *testing.T) {
 	})
 }
 
+func TestAReplacedDefaultExecutorLeavesNoGoroutines(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			_, err := RunInExecutor(l, nil, func() (int, error) { return 0, nil }).Await(co)
+			return err
+		})
+		made := l.defaultPool.pool
+		first, second := newPool(t, 1, "first"), newPool(t, 1, "second")
+		for _, p := range []*PoolExecutor{first, second} {
+			if err := l.SetDefaultExecutor(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-made.done:
+		case <-time.After(stuck):
+			t.Error("the pool that the loop has made still has goroutines")
+		}
+		if _, err := first.Submit(func() {}); err != nil {
+			t.Errorf("the pool of the caller was shut down: %v", err)
+		}
+	})
+}
+
 // otherExecutor is an Executor that is no pool.
 type otherExecutor struct{ Executor }
 

@@ -16,7 +16,8 @@ type Policy interface {
 	// SetEventLoop makes l the current loop; nil means none. It neither runs nor
 	// owns nor closes it.
 	SetEventLoop(l *Loop)
-	// NewEventLoop makes a loop, which does not become the current one.
+	// NewEventLoop makes a loop, which does not become the current one. Run calls
+	// it, the function NewEventLoop does not.
 	NewEventLoop() (*Loop, error)
 }
 

@@ -89,6 +89,35 @@ type emptyPolicy struct{ DefaultPolicy }
 
 func (*emptyPolicy) EventLoop() (*Loop, error) { return nil, nil }
 
+// countingPolicy counts the loops that it makes, which is none if nothing is set.
+type countingPolicy struct {
+	DefaultPolicy
+	nothing bool
+	made    int
+}
+
+func (p *countingPolicy) NewEventLoop() (*Loop, error) {
+	if p.nothing {
+		return nil, nil
+	}
+	p.made++
+	return p.DefaultPolicy.NewEventLoop()
+}
+
+func TestRunWithoutOptionsAsksThePolicyForItsLoop(t *testing.T) {
+	restorePolicy(t)
+	p := &countingPolicy{}
+	SetEventLoopPolicy(p)
+	if err := Run(func(*Coro) error { return nil }); err != nil || p.made != 1 {
+		t.Errorf("Run: %v, the policy made %d loops", err, p.made)
+	}
+	if err := Run(func(*Coro) error { return nil }, WithBackend("epoll")); err != nil || p.made != 1 {
+		t.Errorf("Run with an option: %v, the policy made %d loops", err, p.made)
+	}
+	p.nothing = true
+	wantErr(t, "Run without a loop", Run(func(*Coro) error { return nil }), ErrNoEventLoop)
+}
+
 func TestThePolicyCanBeReplacedAndRestored(t *testing.T) {
 	restorePolicy(t)
 	if EventLoopPolicy() != EventLoopPolicy() {

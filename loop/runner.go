@@ -8,11 +8,12 @@ import (
 // shutdownExecutorTimeout is how long Run waits for the default executor.
 const shutdownExecutorTimeout = 300 * time.Second
 
-// Run is the main entry point of a program (asyncio.run): it makes a loop, runs
-// main as a task until it ends, and cleans up. That is: the tasks that are left
-// are cancelled and waited for, and errors of theirs go to the exception
-// handler; asynchronous generators are closed; the default executor is shut
-// down, for which it waits up to five minutes; the loop is closed.
+// Run is the main entry point of a program (asyncio.run): it makes a loop, by the
+// policy if there are no options, runs main as a task until it ends, and cleans
+// up. That is: the tasks that are left are cancelled and waited for, and errors of
+// theirs go to the exception handler; asynchronous generators are closed; the
+// default executor is shut down, for which it waits up to five minutes; the loop
+// is closed.
 //
 // The error is main's, as it is, or else what went wrong in making, running or
 // closing the loop. SIGINT keeps Go's default action; install a handler to
@@ -22,7 +23,7 @@ func Run(main func(co *Coro) error, opts ...Option) error {
 	if _, err := RunningLoop(); err == nil {
 		return fmt.Errorf("Run: %w", ErrOtherLoopRunning)
 	}
-	l, err := NewEventLoop(opts...)
+	l, err := newLoop(opts)
 	if err != nil {
 		return err
 	}
@@ -33,6 +34,19 @@ func Run(main func(co *Coro) error, opts ...Option) error {
 		}
 	}
 	return err
+}
+
+// newLoop makes the loop of Run.
+func newLoop(opts []Option) (*Loop, error) {
+	if len(opts) > 0 {
+		return NewEventLoop(opts...)
+	}
+	p := EventLoopPolicy()
+	l, err := p.NewEventLoop()
+	if err == nil && l == nil {
+		err = fmt.Errorf("policy %T: %w", p, ErrNoEventLoop)
+	}
+	return l, err
 }
 
 // cleanUp ends what main has left behind.
