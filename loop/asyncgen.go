@@ -68,7 +68,8 @@ type asyncGens struct {
 // not called before the first Next. It must return when yield returns an error:
 // ErrGeneratorExit when the generator is closed, a CancelledError when the task
 // in Next was cancelled. fn may wait, with the Coro that it is given, but must
-// not use it after it has returned.
+// not use it after it has returned. Others than fn's own task get ErrNotCurrent
+// from yield.
 func NewAsyncGen[T any](fn func(co *Coro, yield func(T) error) error) *AsyncGen[T] {
 	return &AsyncGen[T]{core: &genCore[T]{fn: fn}}
 }
@@ -179,6 +180,9 @@ func (c *genCore[T]) CancelWait(co *Coro) bool { return c.task.Cancel(co.t.cance
 
 // yield hands a value to the task that waits for it.
 func (c *genCore[T]) yield(value T) error {
+	if c.l.current != c.co.t {
+		return ErrNotCurrent
+	}
 	if c.closing {
 		c.ignored = true
 		panic(unwind{})

@@ -247,6 +247,32 @@ func TestAGeneratorIsNoTaskOfTheLoop(t *testing.T) {
 	})
 }
 
+func TestOnlyTheGeneratorsOwnTaskMayYield(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			var stray func(int) error
+			g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+				stray = yield
+				if err := yield(1); err != nil {
+					return err
+				}
+				return yield(2)
+			})
+			for want := 1; want <= 2; want++ {
+				if n, ok, err := g.Next(co); n != want || !ok || err != nil {
+					t.Errorf("Next: %d, %v, %v, want %d", n, ok, err, want)
+				}
+				wantErr(t, "yield of another task", stray(-1), ErrNotCurrent)
+			}
+			if _, ok, err := g.Next(co); ok || err != nil {
+				t.Errorf("Next at the end: %v, %v", ok, err)
+			}
+			wantErr(t, "yield after the end", stray(-1), ErrNotCurrent)
+			return nil
+		})
+	})
+}
+
 func TestAGeneratorBelongsToOneLoop(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		var ended []error

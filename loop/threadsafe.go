@@ -32,8 +32,10 @@ func (f *ThreadFuture[T]) Result(ctx context.Context) (T, error) {
 	select {
 	case <-f.done:
 	case <-ctx.Done():
-		var zero T
-		return zero, context.Cause(ctx)
+		if !f.Done() { // or select has chosen one of two
+			var zero T
+			return zero, context.Cause(ctx)
+		}
 	}
 	return f.value, f.err
 }

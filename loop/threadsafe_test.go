@@ -93,6 +93,20 @@ func TestResultGivesUpWhenItsContextEnds(t *testing.T) {
 	}
 }
 
+func TestResultOfADoneFutureDoesNotLookAtItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	f := NewThreadFuture[int]()
+	if err := f.SetResult(1); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // select would choose either
+		if n, err := f.Result(ctx); n != 1 || err != nil {
+			t.Fatalf("got %d, %v", n, err)
+		}
+	}
+}
+
 func TestATaskThatCannotBeMadeFailsTheFutureAndIsReported(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		refused := errors.New("refused by the factory")
