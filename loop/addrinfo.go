@@ -2,7 +2,10 @@ package loop
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
 )
@@ -20,6 +23,18 @@ type AddrInfo struct {
 	CanonName string
 	// Addr is the address to connect or bind to.
 	Addr backend.Addr
+}
+
+// String returns the type of the socket and the address, as in
+// "stream [::1]:80", and the official name of the host if there is one.
+func (ai AddrInfo) String() string {
+	ap, _, scope, _ := ai.Addr.IP()
+	kind := map[int]string{unix.SOCK_STREAM: "stream", unix.SOCK_DGRAM: "dgram", unix.SOCK_RAW: "raw"}[ai.Type]
+	s := kind + " " + netip.AddrPortFrom(zoned(ap.Addr(), scope), ap.Port()).String()
+	if ai.CanonName != "" {
+		s += " " + ai.CanonName
+	}
+	return s
 }
 
 // AddrInfoHints narrow down what Getaddrinfo returns. The zero value asks for

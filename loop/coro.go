@@ -24,7 +24,8 @@ func (co *Coro) Task() AnyTask { return co.t.self.(AnyTask) }
 
 // Context returns a context that is cancelled when the task is cancelled, and
 // when it has ended, for functions that take one. Its cause is the
-// CancelledError.
+// CancelledError. A function for another goroutine, as for RunInExecutor, takes
+// the context that the task has asked for: the Coro is not for it.
 func (co *Coro) Context() context.Context {
 	t := co.t
 	if t.std != nil {

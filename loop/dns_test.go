@@ -353,7 +353,7 @@ func TestDebugModeLogsHowLongALookupTook(t *testing.T) {
 		}
 		l.SetDebug(true)
 		l.SetSlowCallbackDuration(time.Hour)
-		if s := lookup(); !strings.Contains(s, "level=DEBUG") || !strings.Contains(s, "Getting address info") {
+		if s := lookup(); !strings.Contains(s, "level=DEBUG") || !strings.Contains(s, "Getting address info") || !strings.Contains(s, "[stream 127.0.0.1:80 dgram 127.0.0.1:80 raw 127.0.0.1:80]") {
 			t.Errorf("a quick lookup logs %s", s)
 		}
 		l.SetSlowCallbackDuration(0)
@@ -361,6 +361,14 @@ func TestDebugModeLogsHowLongALookupTook(t *testing.T) {
 			t.Errorf("a slow lookup logs %s", s)
 		}
 	})
+}
+
+func TestAnAddrInfoDescribesItself(t *testing.T) {
+	ai := AddrInfo{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, CanonName: "host.example"}
+	ai.Addr.SetIP(netip.MustParseAddrPort("[2001:db8::1]:53"), 0, 7)
+	if s := fmt.Sprintf("%v", ai); s != "dgram [2001:db8::1%7]:53 host.example" {
+		t.Errorf("got %q", s)
+	}
 }
 
 func TestAddrConfigNarrowsTheFamilyDown(t *testing.T) {
