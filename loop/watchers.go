@@ -3,6 +3,7 @@ package loop
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 
@@ -163,8 +164,8 @@ func (l *Loop) addWatcher(fd int, dir direction, fn func()) error {
 
 // checkFD refuses descriptors that nobody may watch.
 func (l *Loop) checkFD(fd int) error {
-	if fd < 0 {
-		return fmt.Errorf("%w: file descriptor %d is negative", ErrInvalidArgument, fd)
+	if fd < 0 || fd > math.MaxInt32 {
+		return fmt.Errorf("%w: %d is not a file descriptor", ErrInvalidArgument, fd)
 	}
 	return l.CheckFD(fd)
 }

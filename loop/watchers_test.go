@@ -240,6 +240,7 @@ func TestDescriptorsThatCannotBeWatchedAreRefused(t *testing.T) {
 		}
 		defer null.Close()
 		const notOpen = 1 << 19
+		socket, _ := socketPair(t)
 		for _, c := range []struct {
 			what string
 			fd   int
@@ -249,14 +250,14 @@ func TestDescriptorsThatCannotBeWatchedAreRefused(t *testing.T) {
 			{"/dev/null", int(null.Fd()), unix.EPERM},
 			{"a closed fd", notOpen, unix.EBADF},
 			{"a negative fd", -1, ErrInvalidArgument},
+			{"a number whose lower half is a socket", 1<<32 + socket, ErrInvalidArgument},
 		} {
 			wantErr(t, "AddReader of "+c.what, l.AddReader(c.fd, func() {}), c.want)
 			wantErr(t, "AddWriter of "+c.what, l.AddWriter(c.fd, func() {}), c.want)
 		}
 		_, err = l.RemoveReader(-1)
 		wantErr(t, "RemoveReader of a negative fd", err, ErrInvalidArgument)
-		a, _ := socketPair(t)
-		wantErr(t, "AddReader of a nil callback", l.AddReader(a, nil), ErrInvalidArgument)
+		wantErr(t, "AddReader of a nil callback", l.AddReader(socket, nil), ErrInvalidArgument)
 	})
 }
 
