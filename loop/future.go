@@ -220,6 +220,9 @@ func (f *future) wait(co *Coro) error {
 	for f.state == pending { // more than once if somebody else wakes the task
 		if err := co.Suspend(f); err != nil {
 			f.forget(co.t)
+			if f.state == cancelled && isCancelled(err) {
+				return nil // with the message of the first of two cancellations
+			}
 			return err
 		}
 	}

@@ -166,6 +166,22 @@ func TestCancelAfterTheAwaitedFutureIsDoneWins(t *testing.T) {
 	})
 }
 
+func TestOfTwoCancellationsTheWaitTellsTheFirst(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		f := CreateFuture[int](l)
+		task := l.Go(func(co *Coro) error { _, err := f.Await(co); return err })
+		soon(t, l, func() {
+			f.Cancel("the future")
+			task.Cancel("the task")
+		})
+		_, err := RunUntilComplete(l, task)
+		var ce *CancelledError
+		if !errors.As(err, &ce) || ce.Msg != "the future" {
+			t.Errorf("task: %v", err)
+		}
+	})
+}
+
 func TestATasksPanicIsReportedAndItsError(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		reports := collectReports(l)
