@@ -124,14 +124,17 @@ func (s *Socket) handOver(r *backend.Result) {
 	ln.co.Resume()
 }
 
-// putAside keeps what had come for a call that ended for another reason.
+// putAside keeps what had come for a call that ended for another reason. It goes
+// before what has come since, while the task was about to run.
 func (s *Socket) putAside() {
 	ln := &s.in
 	switch {
 	case ln.n > 0:
 		k := s.keptAhead()
-		k.mem, k.data = s.lent, s.lent[:ln.n]
-		s.lent = nil
+		since, mem := k.data, k.mem
+		k.mem, k.data = s.lent, append(s.lent[:ln.n], since...)
+		s.lent = mem
+		s.giveBack()
 	case ln.errno != 0:
 		s.keptAhead().errno = ln.errno
 	}

@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/uring"
 )
 
 // borrowingEcho sends back what comes until the peer closes.
@@ -486,6 +488,68 @@ func TestBorrowingAllocatesNothing(t *testing.T) {
 				}
 				if err := finish(co, []*Socket{s}, []*loop.Task[struct{}]{echo}); err != nil {
 					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// forEachConfiguration is forEachBackend, and one more io_uring whose provided
+// buffers are so few and small that it runs out of them all the time.
+func forEachConfiguration(t *testing.T, test func(t *testing.T, l *loop.Loop)) {
+	t.Helper()
+	forEachBackend(t, test)
+	t.Run("io_uring with small buffers", func(t *testing.T) {
+		if err := uring.Available(); err != nil {
+			t.Skipf("io_uring: %v", err)
+		}
+		l, err := loop.NewEventLoop(loop.WithBackendFactory(func() (backend.Backend, error) {
+			return uring.New(&uring.Options{Buffers: 4, BufferSize: 512})
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := l.Close(); err != nil {
+				t.Errorf("Close of the loop: %v", err)
+			}
+		})
+		test(t, l)
+	})
+}
+
+func TestACancelThatMeetsSeveralArrivalsLosesNone(t *testing.T) {
+	forEachConfiguration(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			for turns := range 3 {
+				waiting := borrowTask(co, a)
+				yield(t, co, 3)
+				// More than one of the small buffers. After one turn they are
+				// delivered just when the cancelled task is about to run.
+				want := randomBytes(900)
+				for p := want; len(p) > 0; p = p[300:] {
+					if _, err := unix.Write(b.Fd(), p[:300]); err != nil {
+						return err
+					}
+				}
+				yield(t, co, turns)
+				waiting.Cancel("")
+				first, err := waiting.Await(co)
+				if err != nil && !errors.Is(err, loop.ErrCancelled) {
+					return err
+				}
+				got := []byte(first)
+				for len(got) < len(want) {
+					data, err := RecvBorrowed(co, a)
+					if err != nil {
+						return err
+					}
+					got = append(got, data...)
+				}
+				if !bytes.Equal(got, want) {
+					t.Fatal("wrong bytes")
 				}
 			}
 			return nil
