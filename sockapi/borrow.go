@@ -12,9 +12,9 @@ import (
 )
 
 // RecvBorrowed receives what there is on a stream, into memory that the loop
-// lends: the bytes are valid until the next RecvBorrowed on s, or until s is
-// closed, and may be changed. It returns at least one byte, and io.EOF at the
-// end of the stream. It allocates nothing, and while it waits it needs no
+// lends: the bytes are valid until the next RecvBorrowed on s, also if s is
+// closed meanwhile, and may be changed. It returns at least one byte, and io.EOF
+// at the end of the stream. It allocates nothing, and while it waits it needs no
 // memory, so that it is the way to receive for servers with many connections.
 // It is asyncio's sock_recv without a size and without a copy.
 //

@@ -556,3 +556,43 @@ func TestACancelThatMeetsSeveralArrivalsLosesNone(t *testing.T) {
 		})
 	})
 }
+
+func TestBytesThatCameBeforeACloseStayAfterIt(t *testing.T) {
+	forEachConfiguration(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			for turns := range 3 {
+				a, b := pair(t, unix.SOCK_STREAM)
+				other, peer := pair(t, unix.SOCK_STREAM)
+				want := randomBytes(400)
+				waiting := spawn(co, func(co *loop.Coro) (bool, error) {
+					data, err := RecvBorrowed(co, a)
+					if err != nil {
+						return false, err
+					}
+					came := bytes.Clone(data)
+					for range 3 {
+						if err := SendAll(co, peer, make([]byte, 500)); err != nil {
+							return false, err
+						}
+						if _, err := RecvBorrowed(co, other); err != nil {
+							return false, err
+						}
+					}
+					return bytes.Equal(came, want) && bytes.Equal(data, want), nil
+				})
+				yield(t, co, 3)
+				if _, err := unix.Write(b.Fd(), want); err != nil {
+					return err
+				}
+				yield(t, co, turns)
+				if err := CloseWait(co, a); err != nil {
+					return err
+				}
+				if same, err := waiting.Await(co); !same || err != nil {
+					t.Errorf("closed after %d turns: the same bytes: %v, %v", turns, same, err)
+				}
+			}
+			return nil
+		})
+	})
+}

@@ -105,7 +105,7 @@ func (s *Socket) closed(errno syscall.Errno) {
 	}
 	s.state, s.fd = stateClosed, -1
 	s.dropKept()
-	s.giveBack()
+	s.lent = nil // for the collector: another task than the closing one may use it
 	for _, co := range s.closers {
 		co.Wake()
 	}
