@@ -6,8 +6,6 @@ import (
 	"math/bits"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
@@ -25,7 +23,7 @@ func RecvBorrowed(co *loop.Coro, s *Socket) ([]byte, error) {
 	if err := s.enter(co, "recv"); err != nil {
 		return nil, err
 	}
-	if s.typ != unix.SOCK_STREAM {
+	if !s.stream() {
 		return nil, s.fail("recv", fmt.Errorf("%w: only a stream can be received from into borrowed memory", loop.ErrInvalidArgument))
 	}
 	if err := s.in.acquire(co); err != nil {

@@ -37,7 +37,7 @@ func (ln *lane) keep() {
 	case backend.OpAccept:
 		s.kept = &kept{conn: s.accepted(ln.n), addr: addrOf(&op.Ext.Addr)}
 	case backend.OpRecv, backend.OpRecvMsg:
-		if ln.n == 0 && s.stream() {
+		if ln.n == 0 && s.ends() {
 			return // the end of a stream is reported again
 		}
 		k := &kept{data: bytes.Clone(op.Buf[:ln.n])}
@@ -48,7 +48,7 @@ func (ln *lane) keep() {
 	}
 }
 
-// receiveKept gives p what was put aside; the rest of a datagram is dropped.
+// receiveKept gives p what was put aside; the rest of a packet is dropped.
 func (s *Socket) receiveKept(p []byte) (int, Addr, error) {
 	k := s.kept
 	if len(k.data) == 0 && k.errno != 0 {

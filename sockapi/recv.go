@@ -14,7 +14,7 @@ const ownBuffer = 2048
 
 // RecvInto receives into p and returns how many bytes it received
 // (loop.sock_recv_into, recv(2)). It returns io.EOF at the end of a stream, and
-// 0 at once if p is empty. What does not fit of a datagram is cut off. It
+// 0 at once if p is empty. What does not fit of a packet is cut off. It
 // allocates nothing. p belongs to the kernel until RecvInto returns.
 func RecvInto(co *loop.Coro, s *Socket, p []byte) (int, error) {
 	if err := s.enter(co, "recv"); err != nil {
@@ -45,7 +45,7 @@ func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
 		return 0, ln.failed("recv", err)
 	}
 	ln.op.Buf = nil
-	if ln.n == 0 && s.stream() {
+	if ln.n == 0 && s.ends() {
 		return 0, io.EOF
 	}
 	return ln.n, nil
@@ -54,7 +54,7 @@ func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
 // Recv receives up to n bytes (loop.sock_recv, recv(2)) into new memory, which
 // is the caller's. While it waits it needs no memory of the size n on a stream.
 // It returns io.EOF at the end of a stream. n must be positive. What does not
-// fit of a datagram is cut off.
+// fit of a packet is cut off.
 func Recv(co *loop.Coro, s *Socket, n int) ([]byte, error) {
 	if err := s.enter(co, "recv"); err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (s *Socket) recvFrom(co *loop.Coro, p []byte) (int, Addr, error) {
 	}
 	ln.op.Buf = nil
 	from := addrOf(&ext.Addr)
-	if ln.n == 0 && s.stream() {
+	if ln.n == 0 && s.ends() {
 		return 0, from, io.EOF
 	}
 	return ln.n, from, nil

@@ -72,7 +72,7 @@ func checkSendfile(s *Socket, file io.ReaderAt, offset, count int64) error {
 	switch {
 	case file == nil:
 		return fmt.Errorf("%w: the file is nil", loop.ErrInvalidArgument)
-	case s.typ != unix.SOCK_STREAM:
+	case !s.stream():
 		return fmt.Errorf("%w: only sockets of type SOCK_STREAM are supported", loop.ErrInvalidArgument)
 	case count <= 0 && count != ToEnd:
 		return fmt.Errorf("%w: count must be positive or ToEnd, not %d", loop.ErrInvalidArgument, count)

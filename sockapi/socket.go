@@ -233,8 +233,11 @@ func (s *Socket) direct(op string) error {
 	return nil
 }
 
-// stream reports whether receiving nothing means the end.
-func (s *Socket) stream() bool { return s.typ != unix.SOCK_DGRAM && s.typ != unix.SOCK_RAW }
+// ends reports whether receiving nothing means the end.
+func (s *Socket) ends() bool { return s.typ != unix.SOCK_DGRAM && s.typ != unix.SOCK_RAW }
+
+// stream reports whether there are only bytes, and no packets.
+func (s *Socket) stream() bool { return s.typ == unix.SOCK_STREAM }
 
 // Adopt hands the socket to a transport: until Release every function of this
 // package refuses it with ErrTransportFD, naming the owner. Operations must not
