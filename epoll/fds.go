@@ -36,6 +36,7 @@ const (
 	stream   // registered for input or output, not only for polls
 	blocking // O_NONBLOCK is not set
 	regular  // a file whose calls never wait
+	listens  // an accept had to wait
 
 	unknown = readable | writable
 )
@@ -116,7 +117,7 @@ func (e *entry) listOf(op *backend.Op) **backend.Op {
 func (e *entry) forget() {
 	e.gen++
 	e.mask, e.revents, e.kind = 0, 0, kindUnknown
-	e.bits = e.bits&^(hungUp|stream|blocking|regular|closing) | unknown
+	e.bits = e.bits&^(hungUp|stream|blocking|regular|listens|closing) | unknown
 }
 
 // register tells epoll which events to report, edge-triggered, and lets it

@@ -56,6 +56,7 @@ func acceptTests() []test {
 		{"a multishot takes what was there before", acceptMultiThere},
 	}), single("accept", []test{
 		{name: "a shut down listener ends its accepts", fn: acceptShutdown},
+		{name: "a connection that waits for bytes is no listener", fn: acceptConnected},
 		{name: "a named unix peer has its path as address", fn: acceptNamedUnix},
 		{name: "no free descriptor is EMFILE and the connection stays", fn: acceptNoFD},
 	}))
@@ -253,4 +254,13 @@ func acceptNoFD(d *driver) {
 		d.closeFD(fd)
 	}
 	d.wantAccepted(d.submit(accept), c)
+}
+
+func acceptConnected(d *driver) {
+	a, b := d.tcp(inet4)
+	recv := d.submit(d.recv(a, 8))
+	d.pending(recv)
+	d.feed(b, []byte("x"))
+	d.wantN(recv, 1)
+	d.wantErr(d.submit(d.accept(a)), unix.EINVAL)
 }
