@@ -18,18 +18,17 @@ func Accept(co *loop.Coro, s *Socket) (*Socket, Addr, error) {
 	if err := s.enter(co, "accept"); err != nil {
 		return nil, Addr{}, err
 	}
-	ln := &s.in
-	if err := ln.acquire(co); err != nil {
+	if err := s.acquireInput(co); err != nil {
 		return nil, Addr{}, s.wrap("accept", err)
 	}
 	conn, peer, err := s.accept(co)
-	ln.release()
+	s.in.release()
 	return conn, peer, err
 }
 
 // accept accepts while the call has the lane.
 func (s *Socket) accept(co *loop.Coro) (*Socket, Addr, error) {
-	if k := s.kept; k != nil {
+	if k := s.kept; k != nil && k.data == nil {
 		s.kept = nil
 		if k.errno != 0 {
 			return nil, Addr{}, s.fail("accept", s.whyNotAccepted(k.errno))

@@ -259,6 +259,26 @@ func TestAcceptSaysThatTheSocketIsNotListening(t *testing.T) {
 	})
 }
 
+func TestAnAcceptOnASocketThatReceivesAheadLeavesItsBytesAlone(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			for _, want := range []string{"first", "second", "third"} {
+				if err := SendAll(co, b, []byte(want)); err != nil {
+					return err
+				}
+				if got, err := RecvBorrowed(co, a); string(got) != want || err != nil {
+					t.Errorf("RecvBorrowed = %q, %v, want %q", got, err, want)
+				}
+				if _, _, err := Accept(co, a); !errors.Is(err, unix.EINVAL) {
+					t.Errorf("Accept on a connected socket: %v", err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestAcceptOnAListenerThatWasShutDownFails(t *testing.T) {
 	for _, network := range []string{"tcp4", "unix"} {
 		t.Run(network, func(t *testing.T) {
