@@ -30,6 +30,9 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 		if s.busy() {
 			return s.fail(op, ErrOtherLoop)
 		}
+		if err := co.Loop().CheckFD(int(s.fd)); err != nil {
+			return s.fail(op, err)
+		}
 		if err := s.leaveLoop(); err != nil {
 			return err
 		}

@@ -276,6 +276,29 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 	})
 }
 
+func TestASocketOnTheDescriptorOfATransportIsRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := l.ClaimFD(a.Fd(), "the transport"); err != nil {
+				return err
+			}
+			_, err := Recv(co, a, 1)
+			if !errors.Is(err, ErrTransportFD) || !strings.Contains(err.Error(), "the transport") {
+				t.Errorf("Recv = %v, want ErrTransportFD that names the owner", err)
+			}
+			l.ReleaseFD(a.Fd())
+			if err := SendAll(co, b, []byte("x")); err != nil {
+				return err
+			}
+			if p, err := Recv(co, a, 1); string(p) != "x" || err != nil {
+				t.Errorf("Recv of the released descriptor = %q, %v", p, err)
+			}
+			return nil
+		})
+	})
+}
+
 func TestAConnectionThatACancelledAcceptTookIsNotLostWithItsListener(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		run(t, l, func(co *loop.Coro) error {
