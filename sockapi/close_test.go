@@ -343,3 +343,38 @@ func TestClosingTheLoopEndsPendingCallsAndTheSocketCanStillBeClosed(t *testing.T
 		})
 	}
 }
+
+func TestCallsOfATaskThatItsClosedLoopUnwindsFail(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+			a, b := pair(t, unix.SOCK_STREAM)
+			after := map[string]error{}
+			ended := false
+			run(t, l, func(co *loop.Coro) error {
+				spawn(co, func(co *loop.Coro) (struct{}, error) {
+					defer func() { ended = true }()
+					_, err := RecvInto(co, a, make([]byte, 1))
+					for name, err := range everyCall(co, a, b) {
+						after[name] = err
+					}
+					return struct{}{}, err
+				})
+				yield(t, co, 3)
+				return nil
+			})
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !ended || len(after) == 0 {
+				t.Errorf("the task has ended: %v, after %d calls", ended, len(after))
+			}
+			for name, err := range after {
+				if !errors.Is(err, loop.ErrLoopClosed) {
+					t.Errorf("%s = %v, want ErrLoopClosed", name, err)
+				}
+			}
+		})
+	}
+}
