@@ -129,6 +129,7 @@ func (s *Socket) handOver(r *backend.Result) {
 func (s *Socket) putAside() {
 	ln := &s.in
 	switch {
+	case s.state == stateClosed: // after the loop, in which it waited
 	case ln.n > 0:
 		k := s.keptAhead()
 		since, mem := k.data, k.mem

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -595,4 +596,57 @@ func TestBytesThatCameBeforeACloseStayAfterIt(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+func TestALoopIsClosedWhenBytesForACancelledBorrowHaveCome(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			var panics []any
+			l.SetExceptionHandler(func(_ *loop.Loop, c *loop.ExceptionContext) {
+				if c.Message != "Task was destroyed but it is pending!" {
+					panics = append(panics, c.Message, c.Exception)
+				}
+			})
+			a, b := pair(t, unix.SOCK_STREAM)
+			var borrowErr error
+			closes := func(co *loop.Coro) error { // when it is unwound
+				defer func() { _ = a.Close() }()
+				return loop.Sleep(co, time.Hour)
+			}
+			var waiting *loop.Task[struct{}]
+			run(t, l, func(co *loop.Coro) error {
+				co.Loop().Go(closes)
+				waiting = spawn(co, func(co *loop.Coro) (struct{}, error) {
+					_, borrowErr = RecvBorrowed(co, a)
+					return struct{}{}, borrowErr
+				})
+				co.Loop().Go(closes)
+				yield(t, co, 3)
+				return nil
+			})
+			// The task is queued, and so are the bytes, when the loop is closed.
+			if _, err := l.CallSoon(func() {
+				if _, err := unix.Write(b.Fd(), []byte("data")); err != nil {
+					t.Error(err)
+				}
+				waiting.Cancel("")
+				l.Stop()
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.RunForever(); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if len(panics) > 0 {
+				t.Errorf("reported: %v", panics)
+			}
+			if !errors.Is(borrowErr, loop.ErrLoopClosed) && !errors.Is(borrowErr, loop.ErrCancelled) {
+				t.Errorf("RecvBorrowed = %v", borrowErr)
+			}
+		})
+	}
 }
