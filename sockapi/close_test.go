@@ -259,9 +259,14 @@ func TestRandomClosesLeaveNothingBehind(t *testing.T) {
 func pingOrPong(co *loop.Coro, s *Socket, rnd *rand.Rand) error {
 	for range 3 {
 		var err error
-		if rnd.IntN(2) == 0 {
+		switch rnd.IntN(6) {
+		case 0:
 			_, err = Recv(co, s, rnd.IntN(5000)+1)
-		} else {
+		case 1:
+			_, err = RecvBorrowed(co, s)
+		case 2:
+			err = Settle(co, s)
+		default:
 			err = SendAll(co, s, make([]byte, rnd.IntN(300<<10)))
 		}
 		if err != nil {
