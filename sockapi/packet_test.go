@@ -2,6 +2,10 @@ package sockapi
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -64,4 +68,59 @@ func TestAPacketThatACancelledReceiveTookStaysOnePacket(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestRandomCancelsLoseNoPacket lets calls of every kind, of which some are
+// cancelled, receive packets that are numbered.
+func TestRandomCancelsLoseNoPacket(t *testing.T) {
+	const packets = 400
+	forEachConfiguration(t, func(t *testing.T, l *loop.Loop) {
+		for _, typ := range []int{unix.SOCK_SEQPACKET, unix.SOCK_DGRAM} {
+			a, b := pair(t, typ)
+			rnd := rand.New(rand.NewPCG(uint64(typ), 9))
+			run(t, l, func(co *loop.Coro) error {
+				sender := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, sendNumbered(co, b, packets, rnd) })
+				var got []string
+				for len(got) < packets {
+					call := spawn(co, func(co *loop.Coro) (struct{}, error) {
+						p, err := receiveAny(co, a, rnd)
+						if err == nil {
+							got = append(got, string(p[:min(4, len(p))]))
+						}
+						return struct{}{}, err
+					})
+					yield(t, co, rnd.IntN(4))
+					if rnd.IntN(3) == 0 {
+						call.Cancel("")
+					}
+					if _, err := call.Await(co); err != nil && !errors.Is(err, loop.ErrCancelled) {
+						return err
+					}
+				}
+				for i, p := range got {
+					if want := fmt.Sprintf("%04d", i); !strings.HasPrefix(want, p) || p == "" {
+						t.Fatalf("type %d: packet %d begins with %q", typ, i, p)
+					}
+				}
+				_, err := sender.Await(co)
+				return err
+			})
+		}
+	})
+}
+
+// sendNumbered sends packets of random sizes that begin with their number.
+func sendNumbered(co *loop.Coro, s *Socket, packets int, rnd *rand.Rand) error {
+	for i := range packets {
+		p := fmt.Appendf(nil, "%04d", i)
+		if _, err := SendTo(co, s, append(p, make([]byte, rnd.IntN(5000))...), Addr{}); err != nil {
+			return err
+		}
+		for range rnd.IntN(3) {
+			if err := loop.Sleep(co, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

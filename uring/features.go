@@ -55,8 +55,10 @@ type Options struct {
 	// CQEntries is the number of entries of the completion queue, 8192 if 0.
 	// More completions are kept by the kernel and cost an extra system call.
 	CQEntries uint32
-	// BufferSize is the size in bytes of one provided buffer, 32 KiB if 0: the
-	// most that one completion of a recv without a buffer of its own delivers.
+	// BufferSize is the size in bytes of one provided buffer, 32 KiB if 0. One
+	// completion of a recv without a buffer of its own delivers at most that, or
+	// 256 KiB if much arrives on the connection. A packet that is larger than a
+	// provided buffer is cut off.
 	BufferSize int
 	// Buffers is the number of provided buffers, a power of two up to 32768,
 	// 256 if 0. Memory that no message ever reached is not used.
