@@ -328,3 +328,51 @@ func TestAClosedDescriptorCanBeUsedAgainAtOnce(t *testing.T) {
 		t.Fatalf("recv ended with %+v", op.last())
 	}
 }
+
+// TestACloseThatIsDoneIsForgotten lets entries that the kernel refuses end its
+// batches, so that there are always some that it has not taken.
+func TestACloseThatIsDoneIsForgotten(t *testing.T) {
+	b := open(t, &Options{Disable: []string{SubmitAll}})
+	r, w := pair(t, unix.SOCK_STREAM)
+	refused := func() *probeOp {
+		op := newOp(backend.Op{Code: backend.OpConnect, FD: r, Ext: new(backend.Ext)})
+		op.Ext.Addr.Len = backend.AddrCap + 1
+		return op
+	}
+	dup := func() int32 {
+		fd, err := unix.FcntlInt(uintptr(r), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int32(fd)
+	}
+	turn := func() {
+		if err := b.Wait(-1); err != nil {
+			t.Fatal(err)
+		}
+		b.Dispatch()
+	}
+	first := newOp(backend.Op{Code: backend.OpClose, FD: dup()})
+	submit(t, b, refused(), first)
+	turn()
+	submit(t, b, refused(), newOp(backend.Op{}))
+	for !first.ended() {
+		turn()
+	}
+	// Another close has the slot now, and waits for a receive.
+	other := dup()
+	if other != first.FD {
+		t.Fatalf("descriptor %d instead of %d", other, first.FD)
+	}
+	recv := newOp(backend.Op{Code: backend.OpRecv, FD: other, Buf: make([]byte, 8)})
+	submit(t, b, recv)
+	turn()
+	second := newOp(backend.Op{Code: backend.OpClose, FD: other})
+	submit(t, b, second)
+	run(t, b, second.ended)
+	if !recv.ended() || !recv.last().Cancelled() || second.last().Errno != 0 {
+		t.Errorf("recv %+v, close %+v", recv.got, second.got)
+	}
+	write(t, w, []byte("still open"))
+	run(t, b, func() bool { return b.InFlight() == 0 })
+}

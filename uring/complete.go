@@ -282,6 +282,9 @@ func (b *Backend) finish(idx uint32, r backend.Result) {
 	if s.aux != nil {
 		b.arena.put(s.aux, s.auxClass)
 	}
+	if op.Code == backend.OpClose {
+		b.closed(idx)
+	}
 	b.unlink(idx)
 	b.slots.release(idx)
 	op.State.Phase = backend.Idle

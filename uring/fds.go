@@ -1,6 +1,8 @@
 package uring
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -148,11 +150,16 @@ func (b *Backend) forgetCloses() {
 		return
 	}
 	for _, idx := range b.closing {
-		if op := b.slots.at(idx).op; op != nil && op.Code == backend.OpClose {
-			if e := b.fds.at(op.FD); e.closing == idx {
-				e.closing = 0
-			}
-		}
+		b.fds.at(b.slots.at(idx).op.FD).closing = 0
 	}
 	b.closing = b.closing[:0]
+}
+
+// closed forgets a close that has completed before the kernel had taken all that
+// was submitted with it.
+func (b *Backend) closed(idx uint32) {
+	if i := slices.Index(b.closing, idx); i >= 0 {
+		b.closing = slices.Delete(b.closing, i, i+1)
+		b.fds.at(b.slots.at(idx).op.FD).closing = 0
+	}
 }
