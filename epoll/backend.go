@@ -166,8 +166,10 @@ func (b *Backend) take(op *backend.Op) {
 
 func (b *Backend) submitInput(e *entry, op *backend.Op) {
 	e.learnMode(op)
-	// A socket that does not listen says so without being readable.
-	if e.in == nil && (e.bits&readable != 0 || op.Code == backend.OpAccept && e.bits&listens == 0) && ownMemory(op) {
+	if (op.Code == backend.OpAccept) != (e.bits&listens != 0) {
+		e.bits |= readable // the wrong kind of socket says so without being ready
+	}
+	if e.in == nil && e.bits&readable != 0 && ownMemory(op) {
 		if n, errno, ok := b.attempt(e, op); ok {
 			b.finish(op, n, errno)
 			return

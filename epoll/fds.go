@@ -248,9 +248,10 @@ func (e *entry) learnMode(op *backend.Op) {
 // park lets op wait for its turn and for readiness.
 func (b *Backend) park(e *entry, op *backend.Op, events uint16) {
 	if e.mask&events != events {
-		// The registration reports what is ready now, so the first attempt can
-		// wait for that; without it, the call itself has to tell.
-		if errno := b.ensure(e, events); errno == 0 && events == inEvents {
+		// The registration reports what is ready now, so the first attempt on an
+		// accepted connection can wait for that. Without it, and for what may be
+		// the wrong kind of socket, the call itself has to tell.
+		if errno := b.ensure(e, events); errno == 0 && events == inEvents && e.kind != kindUnknown {
 			e.bits &^= readable
 		}
 	} else if e.idle() || events == unix.EPOLLOUT && e.kindNow() == kindOther {

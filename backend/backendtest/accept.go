@@ -57,6 +57,7 @@ func acceptTests() []test {
 	}), single("accept", []test{
 		{name: "a shut down listener ends its accepts", fn: acceptShutdown},
 		{name: "a connection that waits for bytes is no listener", fn: acceptConnected},
+		{name: "a listener that waits for connections is no connection", fn: acceptRecv},
 		{name: "a named unix peer has its path as address", fn: acceptNamedUnix},
 		{name: "no free descriptor is EMFILE and the connection stays", fn: acceptNoFD},
 	}))
@@ -263,4 +264,17 @@ func acceptConnected(d *driver) {
 	d.feed(b, []byte("x"))
 	d.wantN(recv, 1)
 	d.wantErr(d.submit(d.accept(a)), unix.EINVAL)
+	d.wantErr(d.submit(d.multi(d.op(backend.OpAccept, a))), unix.EINVAL)
+}
+
+func acceptRecv(d *driver) {
+	l := d.listener(inet4, 16)
+	accept := d.submit(d.accept(l))
+	d.pending(accept)
+	d.cancel(accept)
+	d.wantErr(accept, unix.ECANCELED)
+	for _, o := range []*op{d.recv(l, 8), d.recv(l, 0), d.multi(d.recv(l, 0))} {
+		d.submit(o)
+		d.wantErr(o, unix.ENOTCONN)
+	}
 }
