@@ -15,7 +15,7 @@ import (
 const (
 	// maxSkips is how many turns with completions of their own may go by
 	// without a look at the descriptors.
-	maxSkips = 16
+	maxSkips = 2
 	// proveAfter is how long nothing must happen before suspects are proven,
 	// and proveTurns after how many busy turns they are proven anyway.
 	proveAfter = time.Millisecond
