@@ -69,8 +69,13 @@ type asyncGens struct {
 // ErrGeneratorExit when the generator is closed, a CancelledError when the task
 // in Next was cancelled. fn may wait, with the Coro that it is given, but must
 // not use it after it has returned. Others than fn's own task get ErrNotCurrent
-// from yield.
+// from yield. For a nil fn Next fails with ErrInvalidArgument.
 func NewAsyncGen[T any](fn func(co *Coro, yield func(T) error) error) *AsyncGen[T] {
+	if fn == nil {
+		fn = func(*Coro, func(T) error) error {
+			return fmt.Errorf("NewAsyncGen: %w: the function is nil", ErrInvalidArgument)
+		}
+	}
 	return &AsyncGen[T]{core: &genCore[T]{fn: fn}}
 }
 

@@ -89,6 +89,8 @@ func TestALoopRunsOnABackendOfYourOwn(t *testing.T) {
 		wantErr(t, "NewEventLoop", err, refused)
 		_, err = NewEventLoop(WithBackendFactory(func() (backend.Backend, error) { return nil, nil }))
 		wantErr(t, "NewEventLoop without a backend", err, ErrInvalidArgument)
+		_, err = NewEventLoop(nil)
+		wantErr(t, "NewEventLoop with an option that is nil", err, ErrInvalidArgument)
 	})
 }
 

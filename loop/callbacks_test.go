@@ -54,6 +54,14 @@ func TestANilCallbackIsRefused(t *testing.T) {
 		wantErr(t, "CallLater", err, ErrInvalidArgument)
 		_, err = RunUntilComplete(l, l.Go(nil))
 		wantErr(t, "Go", err, ErrInvalidArgument)
+		_, err = RunUntilComplete(l, WrapFuture[int](l, nil))
+		wantErr(t, "WrapFuture", err, ErrInvalidArgument)
+		runMain(t, l, func(co *Coro) error {
+			wantErr(t, "Timeout", Timeout(co, time.Second, nil), ErrInvalidArgument)
+			_, _, err := NewAsyncGen[int](nil).Next(co)
+			wantErr(t, "Next", err, ErrInvalidArgument)
+			return nil
+		})
 	})
 }
 

@@ -87,7 +87,10 @@ func WithLogger(logger *slog.Logger) Option { return func(o *options) { o.logger
 // environment. The caller must Close it. It may be called from any goroutine.
 func NewEventLoop(opts ...Option) (*Loop, error) {
 	var o options
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("new event loop: %w: option %d is nil", ErrInvalidArgument, i)
+		}
 		opt(&o)
 	}
 	l := &Loop{logger: o.logger, epoch: time.Now(), slow: defaultSlowCallback}

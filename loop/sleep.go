@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -58,8 +59,12 @@ func (s *sleeping) String() string { return "a timer" }
 // Timeout runs fn, which must take co to wait, and cancels what it waits for
 // when it takes longer than d; then it returns a *TimeoutError, which is
 // ErrTimeout and says what it waited for (asyncio.timeout). Another cancellation
-// of the task passes through. A d of zero or less cancels the first wait.
+// of the task passes through. A d of zero or less cancels the first wait. A nil
+// fn is an ErrInvalidArgument.
 func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
+	if fn == nil {
+		return fmt.Errorf("Timeout: %w: the function is nil", ErrInvalidArgument)
+	}
 	t := co.t
 	var expired *TimeoutError
 	over := false

@@ -185,9 +185,14 @@ func (f *ThreadFuture[T]) run(l *Loop, fn func(co *Coro) (T, error)) {
 }
 
 // WrapFuture returns a future of the loop that ends as f does
-// (asyncio.wrap_future). Cancelling one cancels the other. Loop's thread only.
+// (asyncio.wrap_future). Cancelling one cancels the other. For a nil f it fails
+// with ErrInvalidArgument. Loop's thread only.
 func WrapFuture[T any](l *Loop, f *ThreadFuture[T]) *Future[T] {
 	w := CreateFuture[T](l)
+	if f == nil {
+		w.fail(fmt.Errorf("WrapFuture: %w: the future is nil", ErrInvalidArgument))
+		return w
+	}
 	f.AddDoneCallback(func() {
 		// A closed loop has nobody left to tell.
 		_, _ = l.CallSoonThreadsafe(func() {
