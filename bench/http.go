@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// fileSizes are the files that are served.
+// fileSizes are the files that are served. As for most files, the name tells the
+// type, so that nobody has to look into them for it.
 var fileSizes = []struct {
 	name  string
 	bytes int
-}{{"1KiB", 1 << 10}, {"100KiB", 100 << 10}, {"10MiB", 10 << 20}}
+}{{"1KiB.bin", 1 << 10}, {"100KiB.bin", 100 << 10}, {"10MiB.bin", 10 << 20}}
 
 // nginxConfig serves a directory from one process.
 const nginxConfig = `daemon off; master_process off; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
