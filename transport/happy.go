@@ -54,8 +54,8 @@ type race struct {
 // staggeredRace runs n attempts. Each starts when the one before has failed or
 // the delay has passed since that was started; the first success cancels the
 // others. It returns what that returned, or the errors of all attempts, in their
-// order; a cancellation of the task is the last error. What a late attempt has
-// returned is given to abandon.
+// order; a cancellation of the task is the last error. What an attempt has
+// returned too late is given to abandon.
 func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop.Coro, int) (int, error), abandon func(int)) (int, []error) {
 	r := &race{attempt: attempt, abandon: abandon, errs: make([]error, n), winner: -1, hurry: true}
 	r.changed.what = "one of several connection attempts"
@@ -73,6 +73,9 @@ func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop
 			continue
 		}
 		if err := r.changed.wait(co); err != nil {
+			if r.winner >= 0 {
+				abandon(r.winner)
+			}
 			return -1, []error{err}
 		}
 	}

@@ -151,6 +151,25 @@ func TestCancellingTheRaceCancelsItsAttempts(t *testing.T) {
 	})
 }
 
+func TestCancellingTheRaceInTheTurnOfASuccessAbandonsIt(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a := newAttempts(co.Loop(), 1)
+		racing := co.Loop().Go(func(co *loop.Coro) error {
+			_, errs := a.race(co, never)
+			return errors.Join(errs...)
+		})
+		turns(t, co)
+		check(t, a.results[0].SetResult(5))
+		ok[loop.Handle](t)(co.Loop().CallSoon(func() { racing.Cancel("") })) // after the attempt has gone on
+		if _, err := racing.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("the race ended with %v", err)
+		}
+		if fmt.Sprint(a.abandoned) != "[5]" {
+			t.Errorf("abandoned %v, want [5]", a.abandoned)
+		}
+	})
+}
+
 func TestInterleaveAlternatesTheFamilies(t *testing.T) {
 	four, six := unix.AF_INET, unix.AF_INET6
 	infos := func(families ...int) (out []loop.AddrInfo) {
