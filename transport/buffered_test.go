@@ -140,6 +140,72 @@ func TestSwitchingBetweenPlainAndBufferedTakesTheNextRead(t *testing.T) {
 	})
 }
 
+func TestGetBufferMayReplaceTheProtocol(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		plain, own := &recorder{}, &bufferRecorder{buf: make([]byte, 16)}
+		for _, next := range []Protocol{plain, own} {
+			p := &bufferRecorder{buf: make([]byte, 16)}
+			tr, peer := joined(t, co, p)
+			p.onGet = func() []byte {
+				if p.data.Len() > 0 {
+					tr.SetProtocol(next)
+				}
+				return p.buf
+			}
+			check(t, sockapi.SendAll(co, peer, []byte("one")))
+			p.untilData(t, co, "one")
+			check(t, sockapi.SendAll(co, peer, []byte("two")))
+			until(t, co, "the next protocol is there", func() bool { return tr.Protocol() == next })
+			if next == Protocol(plain) {
+				plain.untilData(t, co, "two")
+			} else {
+				own.untilData(t, co, "two")
+			}
+			tr.Abort()
+			turns(t, co)
+		}
+	})
+}
+
+func TestGetBufferIsNotCalledFromInsideResumeReading(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &bufferRecorder{buf: make([]byte, 16)}
+		tr, peer := joined(t, co, p)
+		resuming := false
+		p.onGet = func() []byte {
+			if resuming {
+				t.Error("GetBuffer was called from inside ResumeReading")
+			}
+			return p.buf
+		}
+		resume := func() {
+			resuming = true
+			check(t, tr.ResumeReading())
+			resuming = false
+		}
+		p.onUpdated = func() { check(t, tr.PauseReading()) }
+		check(t, sockapi.SendAll(co, peer, []byte("one")))
+		p.untilData(t, co, "one")
+		turns(t, co)
+		resume()
+
+		// A pause that is over when GetBuffer returns leaves one receive, not two.
+		p.onUpdated = nil
+		p.onGet = func() []byte {
+			check(t, tr.PauseReading())
+			check(t, tr.ResumeReading())
+			return p.buf
+		}
+		for _, word := range []string{"two", "three", "four"} {
+			check(t, sockapi.SendAll(co, peer, []byte(word)))
+			until(t, co, word+" arrives", func() bool { return strings.HasSuffix(p.data.String(), word) })
+		}
+		tr.Abort()
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "lost")
+	})
+}
+
 func TestAPausedBufferedProtocolGetsEverythingInOrderLater(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &bufferRecorder{buf: make([]byte, 100)}

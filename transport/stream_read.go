@@ -90,23 +90,32 @@ func (s *stream) setReceiver(p Protocol) {
 
 // read lets the kernel receive, unless it does already or must not.
 func (s *stream) read() {
-	if s.flags&(flagClosing|flagPaused|flagParked|flagEOF) != 0 || s.op.InFlight() {
+	if !s.mayRead() {
 		return
 	}
 	s.op.Code, s.op.FD = backend.OpRecv, s.fd
 	s.op.Flags, s.op.Buf = backend.Multishot, nil
-	if s.flags&flagBuffered != 0 {
+	for s.flags&flagBuffered != 0 {
+		asked := s.data
 		buf := s.askBuffer()
 		// GetBuffer may have done anything.
-		if buf == nil || s.flags&(flagClosing|flagPaused|flagBuffered) != flagBuffered {
+		if buf == nil || !s.mayRead() {
 			return
 		}
-		s.op.Flags, s.op.Buf = 0, buf
+		if s.data == asked {
+			s.op.Flags, s.op.Buf = 0, buf
+			break
+		}
 	}
 	s.flags &^= flagForeign
 	if err := s.sh.loop.Submit(&s.op); err != nil {
 		s.fail(err)
 	}
+}
+
+// mayRead reports whether the kernel is to receive and does not yet.
+func (s *stream) mayRead() bool {
+	return s.flags&(flagClosing|flagPaused|flagParked|flagEOF) == 0 && !s.op.InFlight()
 }
 
 // askBuffer asks a BufferReceiver for memory; nil means that the connection
@@ -238,13 +247,14 @@ func (s *stream) PauseReading() error {
 	return nil
 }
 
-// ResumeReading delivers what is parked, on the next turn, and then reads on.
+// ResumeReading delivers what is parked and reads on: on the next turn, if that
+// calls the protocol.
 func (s *stream) ResumeReading() error {
 	if s.flags&flagPaused == 0 || s.flags&flagClosing != 0 {
 		return nil
 	}
 	s.flags &^= flagPaused
-	if s.flags&flagParked == 0 {
+	if s.flags&(flagParked|flagBuffered) == 0 {
 		s.read()
 		return nil
 	}
