@@ -60,11 +60,16 @@ func (s *Socket) receiveKept(p []byte) (int, Addr, error) {
 	if (len(k.data) == 0 || !s.stream()) && k.errno == 0 {
 		s.kept = nil
 	}
+	return n, s.sender(k), nil
+}
+
+// sender returns who has sent what was put aside.
+func (s *Socket) sender(k *kept) Addr {
 	if !k.from {
-		// The sender was not asked for: a connected peer, if anybody.
+		// Nobody has asked: a connected peer, if anybody.
 		k.addr, _ = s.PeerAddr()
 	}
-	return n, k.addr, nil
+	return k.addr
 }
 
 // mayLeave reports why the socket may not be taken away from its callers.
@@ -78,14 +83,14 @@ func (s *Socket) mayLeave() error {
 	return nil
 }
 
-// takeKept returns the bytes that were put aside.
-func (s *Socket) takeKept() []byte {
-	if s.kept == nil {
-		return nil
+// takeKept returns the bytes that were put aside, and their sender.
+func (s *Socket) takeKept() ([]byte, Addr) {
+	k := s.kept
+	if k == nil {
+		return nil, Addr{}
 	}
-	data := s.kept.data
 	s.dropKept()
-	return data
+	return k.data, s.sender(k)
 }
 
 // dropKept gives up what was put aside.

@@ -243,19 +243,20 @@ func (s *Socket) stream() bool { return s.typ == unix.SOCK_STREAM }
 // package refuses it with ErrTransportFD, naming the owner. Operations must not
 // be in flight, nor may a cancelled Accept have left a connection, or it fails
 // with loop.ErrInvalidState. It returns the bytes that a cancelled call had
-// received, for the transport to begin with.
-func (s *Socket) Adopt(owner string) (received []byte, err error) {
+// received, for the transport to begin with, and who had sent them.
+func (s *Socket) Adopt(owner string) (received []byte, from Addr, err error) {
 	if err := s.direct("adopt"); err != nil {
-		return nil, err
+		return nil, Addr{}, err
 	}
 	if s.state == stateAdopted {
-		return nil, s.owned("adopt")
+		return nil, Addr{}, s.owned("adopt")
 	}
 	if err := s.mayLeave(); err != nil {
-		return nil, s.fail("adopt", err)
+		return nil, Addr{}, s.fail("adopt", err)
 	}
+	received, from = s.takeKept()
 	s.state, s.owner = stateAdopted, owner
-	return s.takeKept(), nil
+	return received, from, nil
 }
 
 // Release undoes Adopt. The owner calls it, and Close or Detach next.
@@ -284,7 +285,8 @@ func (s *Socket) Detach() (fd int, received []byte, err error) {
 	if fd, err = s.detach(); err != nil {
 		return -1, nil, err
 	}
-	return fd, s.takeKept(), nil
+	received, _ = s.takeKept()
+	return fd, received, nil
 }
 
 // DetachListener is Detach for a listener, for code that goes on accepting in

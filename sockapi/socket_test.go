@@ -246,15 +246,15 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 		run(t, l, func(co *loop.Coro) error {
 			waiting := recvTask(co, a)
 			yield(t, co, 3)
-			if _, err := a.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) {
+			if _, _, err := a.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) {
 				t.Errorf("Adopt of a socket in use = %v", err)
 			}
 			waiting.Cancel("")
 			_, _ = waiting.Await(co)
-			a.kept = &kept{data: []byte("early")}
-			received, err := a.Adopt("<test transport>")
-			if string(received) != "early" || err != nil {
-				t.Errorf("Adopt = %q, %v", received, err)
+			a.kept = &kept{data: []byte("early"), from: true, addr: UnixAddr("/sender")}
+			received, from, err := a.Adopt("<test transport>")
+			if string(received) != "early" || from != UnixAddr("/sender") || err != nil {
+				t.Errorf("Adopt = %q, %v, %v", received, from, err)
 			}
 			for name, err := range everyCall(co, a, b) {
 				if !errors.Is(err, ErrTransportFD) || !strings.Contains(err.Error(), "<test transport>") {
@@ -264,7 +264,7 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 			if err := a.Close(); !errors.Is(err, ErrTransportFD) {
 				t.Errorf("Close = %v", err)
 			}
-			if _, err := a.Adopt("another"); !errors.Is(err, ErrTransportFD) {
+			if _, _, err := a.Adopt("another"); !errors.Is(err, ErrTransportFD) {
 				t.Errorf("Adopt again = %v", err)
 			}
 			if _, _, err := a.Detach(); !errors.Is(err, ErrTransportFD) {
@@ -317,7 +317,7 @@ func TestAConnectionThatACancelledAcceptTookIsNotLostWithItsListener(t *testing.
 			if _, _, err := ln.Detach(); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "DetachListener") {
 				t.Errorf("Detach = %v", err)
 			}
-			if _, err := ln.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "Accept") {
+			if _, _, err := ln.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "Accept") {
 				t.Errorf("Adopt = %v", err)
 			}
 			fd, accepted, err := ln.DetachListener()
@@ -349,7 +349,7 @@ func TestDetachListenerIsDetach(t *testing.T) {
 			}
 			waiting.Cancel("")
 			_, _ = waiting.Await(co)
-			if _, err := ln.Adopt("test"); err != nil {
+			if _, _, err := ln.Adopt("test"); err != nil {
 				return err
 			}
 			if _, _, err := ln.DetachListener(); !errors.Is(err, ErrTransportFD) {

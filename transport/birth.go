@@ -106,7 +106,7 @@ func adopt(co *loop.Coro, what string, factory func() Protocol, sock *sockapi.So
 	if err := sockapi.Settle(co, sock); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	received, err := sock.Adopt("a stream transport")
+	received, _, err := sock.Adopt("a stream transport")
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}

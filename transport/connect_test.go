@@ -482,7 +482,7 @@ func TestTheErrorsOfASuppliedSocketNameTheCall(t *testing.T) {
 				}
 			}
 			used, _ := blockingPair(t)
-			_, err := used.Adopt("somebody else")
+			_, _, err := used.Adopt("somebody else")
 			check(t, err)
 			refused("a socket of another transport", call(used, mustNotCall(t), false), sockapi.ErrTransportFD)
 			used.Release()

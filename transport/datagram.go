@@ -35,8 +35,9 @@ type datagram struct {
 	sock    *sockapi.Socket // the owner of the descriptor, or nil
 	view    *TransportSocket
 	local   Addr
-	remote  Addr // of a connected socket
-	early   []byte
+	remote  Addr   // of a connected socket
+	early   []byte // a packet from before there was a transport, or nil
+	sentBy  Addr   // who has sent early
 	marks   waterMarks
 	recv    backend.Op
 	recvExt backend.Ext
@@ -81,11 +82,13 @@ func newDatagram(l *loop.Loop, fd, family int, remote Addr, p DatagramProtocol) 
 
 // named returns the address that the kernel has written, the zero Addr for a
 // Unix socket without a name.
-func named(raw *backend.Addr) Addr {
-	if a := addrOf(raw); a.Family() != unix.AF_UNIX || a.Path() != "" {
-		return a
+func named(raw *backend.Addr) Addr { return unlessEmpty(addrOf(raw)) }
+
+func unlessEmpty(a Addr) Addr {
+	if a.Family() == unix.AF_UNIX && a.Path() == "" {
+		return Addr{}
 	}
-	return Addr{}
+	return a
 }
 
 // Loop returns the loop that the transport belongs to.
@@ -110,11 +113,7 @@ func (t *datagram) Protocol() DatagramProtocol { return t.proto }
 func (t *datagram) begin() {
 	_ = t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
 	t.started = true
-	if early := t.early; early != nil && t.IsReading() {
-		t.early = nil
-		t.deliver(early, t.remote)
-	}
-	t.receive()
+	t.resume()
 }
 
 // receive takes what is there, and then waits for the next packet.
@@ -431,8 +430,13 @@ func (t *datagram) ResumeReading() error {
 	return nil
 }
 
-// resume delivers what came while reading was paused, and goes on.
+// resume delivers what came before there was a transport and while reading was
+// paused, and goes on.
 func (t *datagram) resume() {
+	if early := t.early; early != nil && t.started && t.IsReading() {
+		t.early = nil
+		t.deliver(early, unlessEmpty(t.sentBy))
+	}
 	if t.keeping && t.IsReading() {
 		t.keeping = false
 		t.received(t.kept)

@@ -742,6 +742,48 @@ func TestASocketOfTheCallerIsAdopted(t *testing.T) {
 	})
 }
 
+func TestAPacketThatACancelledReceiveHadTakenComesFirst(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, paused := range []bool{false, true} {
+			sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0))
+			check(t, sock.Bind(anyPort))
+			peer := ok[net.Conn](t)(net.Dial("udp", ok[Addr](t)(sock.LocalAddr()).String()))
+			receiving := co.Loop().Go(func(co *loop.Coro) error {
+				_, _, err := sockapi.RecvFrom(co, sock, 100)
+				return err
+			})
+			turns(t, co)
+			ok[int](t)(peer.Write([]byte("early")))
+			check(t, loop.Sleep(co, 0)) // the loop finds the packet, and is about to deliver it
+			receiving.Cancel("")
+			if _, err := receiving.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Fatalf("RecvFrom ended with %v", err)
+			}
+
+			p := &datagramDiary{}
+			p.onMade = func() {
+				if paused {
+					check(t, p.t.PauseReading())
+				}
+			}
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{Sock: sock})
+			check(t, err)
+			turns(t, co)
+			if paused && len(p.got) > 0 {
+				t.Errorf("%q arrived while paused", p.got)
+			}
+			check(t, p.t.ResumeReading())
+			ok[int](t)(peer.Write([]byte("late")))
+			p.untilGot(t, co, "early", "late")
+			if len(p.from) != 2 || p.from[0] != p.from[1] {
+				t.Errorf("the packets are from %v", p.from)
+			}
+			finish(t, co, p)
+			check(t, peer.Close())
+		}
+	})
+}
+
 func TestAPanicInADatagramCallbackIsReportedAndClosesTheEndpoint(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		for _, what := range []string{"DatagramReceived", "ErrorReceived", "ConnectionMade"} {
