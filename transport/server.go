@@ -14,7 +14,7 @@ import (
 // thread.
 type Server struct {
 	sh        *shared
-	ctx       *loop.Context // copied for each connection
+	ctx       *loop.Context // that of start, copied for each connection
 	factory   func() Protocol
 	tls       *tlsParams // nil without TLS
 	listeners []*listener
@@ -33,7 +33,6 @@ type Server struct {
 func newServer(sh *shared, factory func() Protocol, listeners []*listener, backlog int, t *tlsParams) *Server {
 	srv := &Server{
 		sh: sh, factory: factory, listeners: listeners, backlog: backlog, tls: t,
-		ctx:  sh.loop.CurrentContext().Copy(),
 		stop: waitList{what: "the end of ServeForever"},
 		over: waitList{what: "the end of a server and its connections"},
 	}
@@ -83,7 +82,7 @@ func (srv *Server) start() error {
 			return err
 		}
 	}
-	srv.serving = true
+	srv.serving, srv.ctx = true, srv.sh.loop.CurrentContext().Copy()
 	for _, l := range srv.listeners {
 		l.begin()
 	}

@@ -658,6 +658,52 @@ func TestConnectionsOfAServerHaveContextsOfTheirOwn(t *testing.T) {
 	})
 }
 
+func TestConnectionsHaveTheContextInWhichTheServerBeganToListen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		l := co.Loop()
+		v := loop.NewContextVar[string]("v")
+		v.Set(l.CurrentContext(), "made")
+		var seen string
+		p := &recorder{}
+		p.onMade = func() { seen, _ = v.Get(l.CurrentContext()) }
+		srv, port := localServer(t, co, protocolOf(p), &ServerOptions{NoStart: true})
+		v.Set(l.CurrentContext(), "started")
+		check(t, srv.StartServing(co))
+		dialLocal(t, co, port)
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		if seen != "started" {
+			t.Errorf("the connection saw %q", seen)
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestAConnectionReadsAfterALoopExitInConnectionMade(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		reason := errors.New("enough")
+		p := &recorder{}
+		p.onMade = func() { panic(loop.LoopExit{Err: reason}) }
+		var srv *Server
+		var port string
+		runTask(t, l, func(co *loop.Coro) error {
+			srv, port = localServer(t, co, protocolOf(p), nil)
+			return nil
+		})
+		client := ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
+		if err := l.RunForever(); err != reason {
+			t.Errorf("RunForever returned %v, want %v", err, reason)
+		}
+		ok[int](t)(client.Write([]byte("hello")))
+		runTask(t, l, func(co *loop.Coro) error {
+			p.untilData(t, co, "hello")
+			over(t, co, srv)
+			return nil
+		})
+		check(t, client.Close())
+	})
+}
+
 func TestClosingTheLoopClosesWhatWasLeftOpen(t *testing.T) {
 	eachBackend(t, func(t *testing.T, name string) {
 		l := ipcLoop(t, loop.WithBackend(name))

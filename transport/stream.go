@@ -99,8 +99,8 @@ func (s *stream) rarely() *cold {
 // begin calls ConnectionMade and starts to read, unless that has paused or
 // closed the stream.
 func (s *stream) begin() {
+	defer s.unpark() // also after a loop.LoopExit, which leaves by a panic
 	s.callMade()
-	s.unpark()
 }
 
 // Close sends what is buffered and then loses the connection.
