@@ -81,11 +81,11 @@ func CreateServer(co *loop.Coro, factory func() Protocol, hosts []string, port s
 	if err != nil {
 		return nil, fmt.Errorf("create server: %w", err)
 	}
-	return serve(co, newServer(sh, factory, listeners, o.Backlog, params), &o)
+	return serve(co, "create server", newServer(sh, factory, listeners, o.Backlog, params), &o)
 }
 
-// serve starts a new server and skips a turn.
-func serve(co *loop.Coro, srv *Server, o *ServerOptions) (*Server, error) {
+// serve starts a new server and skips a turn. what is the call, for errors.
+func serve(co *loop.Coro, what string, srv *Server, o *ServerOptions) (*Server, error) {
 	var err error
 	for _, l := range srv.listeners {
 		if err == nil {
@@ -100,7 +100,7 @@ func serve(co *loop.Coro, srv *Server, o *ServerOptions) (*Server, error) {
 	}
 	if err != nil {
 		srv.Close()
-		return nil, fmt.Errorf("create server: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return srv, nil
 }

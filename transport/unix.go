@@ -139,7 +139,7 @@ func CreateUnixServer(co *loop.Coro, factory func() Protocol, path string, opts 
 		ls[0].file = findSocketFile(addr.Path())
 	}
 	srv := newServer(sh, factory, ls, o.Backlog, params)
-	return serve(co, srv, &ServerOptions{NoStart: o.NoStart})
+	return serve(co, "create unix server", srv, &ServerOptions{NoStart: o.NoStart})
 }
 
 // listenUnix binds a new socket to a path.

@@ -213,6 +213,11 @@ func TestWrongArgumentsOfUnixConnectionsAndServersAreRefused(t *testing.T) {
 				t.Errorf("server, %s: %v", c.what, err)
 			}
 		}
+		unbound := socket(unix.AF_UNIX, unix.SOCK_STREAM)
+		_, err := CreateUnixServer(co, mustNotCall(t), "", &UnixServerOptions{Sock: unbound})
+		if !errors.Is(err, syscall.EINVAL) || !strings.HasPrefix(err.Error(), "create unix server: listen on") {
+			t.Errorf("server, a socket without a name: %v", err)
+		}
 		if exists(path) {
 			t.Error("a refused call made the file")
 		}
