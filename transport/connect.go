@@ -28,7 +28,7 @@ type ConnectOptions struct {
 	// belongs to the transport as soon as the arguments are accepted.
 	Sock *sockapi.Socket
 	// LocalHost and LocalPort are the address to connect from, if one of them is
-	// not empty.
+	// not empty. A port alone leaves the choice of the address to the kernel.
 	LocalHost, LocalPort string
 	// TLS makes the connection speak TLS.
 	TLS *tls.Config
@@ -138,7 +138,11 @@ func (o *ConnectOptions) dial(co *loop.Coro, host, port string) (fd int, err err
 	}
 	var local []loop.AddrInfo
 	if o.LocalHost != "" || o.LocalPort != "" {
-		if local, err = resolve(co, o.LocalHost, o.LocalPort, &hints); err != nil {
+		from := hints
+		if o.LocalHost == "" {
+			from.Flags |= loop.AIPassive // or it would be the loopback interface's
+		}
+		if local, err = resolve(co, o.LocalHost, o.LocalPort, &from); err != nil {
 			return -1, err
 		}
 	}

@@ -3,8 +3,10 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -199,6 +201,20 @@ func literal(t *testing.T, host, port string) *loop.AddrInfo {
 		t.Fatalf("%s is not a literal address", host)
 	}
 	return &ai
+}
+
+func TestALocalPortAloneIsThatOfEveryAddress(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, func() Protocol { return newEcho() }, nil)
+		taken := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.2:0"))
+		from := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
+		tr, _, err := CreateConnection(co, protocolOf(&recorder{}), "127.0.0.1", port, &ConnectOptions{LocalPort: from})
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("connected with %v, %v, while another address has the port", tr, err)
+		}
+		check(t, taken.Close())
+		over(t, co, srv)
+	})
 }
 
 func TestAServiceNameIsAPortAndAnUnknownOneFails(t *testing.T) {
