@@ -102,10 +102,11 @@ func (s *tlsStream) over(err error) {
 	if s.err == nil && !s.allSent {
 		s.err = err
 	}
+	s.closing = true
 	if s.made {
 		s.callLost(s.err)
 	}
-	s.state, s.closing = tlsOver, true
+	s.state = tlsOver
 	s.proto, s.data, s.buffers = nil, discard{}, nil
 	s.in, s.held, s.shake = nil, nil, nil
 }

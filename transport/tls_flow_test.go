@@ -299,6 +299,17 @@ func TestNothingRefersToATLSConnectionThatIsOver(t *testing.T) {
 				tr.Abort()
 				check(t, p.untilLost(t, co))
 			},
+			"closed when it was lost": func(config *tls.Config) {
+				p := &recorder{}
+				p.onLost = func() { p.t.Close() }
+				tr, peer := secured(t, co, p, serverTLS(), &ConnectOptions{TLS: config, ShutdownTimeout: never})
+				check(t, tr.Write([]byte("unread")))
+				turns(t, co)
+				check(t, peer.NetConn().Close())
+				if err := p.untilLost(t, co); !errors.Is(err, unix.ECONNRESET) {
+					t.Errorf("lost with %v", err)
+				}
+			},
 			"cancelled": func(config *tls.Config) {
 				ours, _ := blockingPair(t)
 				err := loop.Timeout(co, time.Millisecond, func() error {
