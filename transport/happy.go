@@ -44,6 +44,7 @@ type race struct {
 	abandon func(fd int)
 	errs    []error
 	tasks   []*loop.Task[struct{}]
+	started int
 	running int
 	winner  int // what the attempt that succeeded has returned, -1 if none did
 	over    bool
@@ -61,13 +62,13 @@ func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop
 	r.changed.what = "one of several connection attempts"
 	defer r.stop()
 	for r.winner < 0 {
-		if len(r.tasks) == n && r.running == 0 {
+		if r.started == n && r.running == 0 {
 			return -1, r.errs
 		}
-		if r.hurry && len(r.tasks) < n {
+		if r.hurry && r.started < n {
 			timer, err := r.start(co, delay)
 			if err != nil {
-				return -1, append(r.errs[:len(r.tasks)], err)
+				return -1, append(r.errs[:r.started], err)
 			}
 			defer timer.Cancel()
 			continue
@@ -84,19 +85,27 @@ func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop
 
 // start begins the next attempt and the delay before the one after.
 func (r *race) start(co *loop.Coro, delay time.Duration) (loop.TimerHandle, error) {
-	i := len(r.tasks)
+	i := r.started
 	r.hurry = false
+	r.started++
 	r.running++
-	r.tasks = append(r.tasks, co.Loop().Go(func(co *loop.Coro) error {
+	// A task factory may run the attempt here, or refuse it.
+	task := co.Loop().Go(func(co *loop.Coro) error {
 		r.run(co, i)
 		return nil
-	}))
+	})
+	r.tasks = append(r.tasks, task)
+	if task.Done() && r.errs[i] == nil {
+		if _, err := task.Result(); err != nil {
+			r.ended(i, err)
+		}
+	}
 	return co.Loop().CallLater(delay, func() { r.next(i) })
 }
 
 // next makes the attempt after attempt i due.
 func (r *race) next(i int) {
-	if len(r.tasks) == i+1 {
+	if r.started == i+1 {
 		r.hurry = true
 		r.changed.wake()
 	}
@@ -105,13 +114,7 @@ func (r *race) next(i int) {
 // run makes an attempt.
 func (r *race) run(co *loop.Coro, i int) {
 	err := errors.New("the attempt panicked")
-	defer func() {
-		r.running--
-		if r.errs[i] = err; err != nil {
-			r.next(i)
-		}
-		r.changed.wake()
-	}()
+	defer func() { r.ended(i, err) }()
 	fd, aerr := r.attempt(co, i)
 	err = aerr
 	switch {
@@ -121,6 +124,15 @@ func (r *race) run(co *loop.Coro, i int) {
 	default:
 		r.winner = fd
 	}
+}
+
+// ended notes how attempt i has ended.
+func (r *race) ended(i int, err error) {
+	r.running--
+	if r.errs[i] = err; err != nil {
+		r.next(i)
+	}
+	r.changed.wake()
 }
 
 // stop ends the attempts that are under way.

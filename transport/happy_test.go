@@ -170,6 +170,39 @@ func TestCancellingTheRaceInTheTurnOfASuccessAbandonsIt(t *testing.T) {
 	})
 }
 
+func TestTheRaceWorksWithEagerTasks(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		co.Loop().SetTaskFactory(loop.EagerTaskFactory)
+		defer co.Loop().SetTaskFactory(nil)
+		for fails := range 3 {
+			a := newAttempts(co.Loop(), 2)
+			for i, f := range a.results {
+				if i < fails {
+					check(t, f.SetException(errors.New("refused")))
+				} else {
+					check(t, f.SetResult(i))
+				}
+			}
+			got, errs := a.race(co, never)
+			if fails < 2 && (got != fails || errs != nil) || fails == 2 && fmt.Sprint(errs) != "[refused refused]" {
+				t.Errorf("after %d failures: %d, %v", fails, got, errs)
+			}
+		}
+	})
+}
+
+func TestATaskFactoryThatRefusesAnAttemptIsItsError(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		refused := errors.New("no more tasks")
+		co.Loop().SetTaskFactory(func(loop.AnyTask, *loop.TaskOptions) error { return refused })
+		defer co.Loop().SetTaskFactory(nil)
+		a := newAttempts(co.Loop(), 2)
+		if _, errs := a.race(co, never); len(errs) != 2 || errs[0] != refused || errs[1] != refused {
+			t.Errorf("the errors are %v", errs)
+		}
+	})
+}
+
 func TestInterleaveAlternatesTheFamilies(t *testing.T) {
 	four, six := unix.AF_INET, unix.AF_INET6
 	infos := func(families ...int) (out []loop.AddrInfo) {
