@@ -230,6 +230,34 @@ func TestAPausedBufferedProtocolGetsEverythingInOrderLater(t *testing.T) {
 	})
 }
 
+func TestGetBufferMayPauseTheDeliveryOfWhatWasParked(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		tr, peer := joined(t, co, &recorder{})
+		check(t, tr.PauseReading())
+		want := "parked while paused"
+		check(t, sockapi.SendAll(co, peer, []byte(want)))
+		turns(t, co)
+		p := &bufferRecorder{buf: make([]byte, 4)}
+		tr.SetProtocol(p)
+		p.onGet = func() []byte {
+			if p.asked == 1 && p.data.Len() == 4 {
+				check(t, tr.PauseReading())
+			}
+			return p.buf
+		}
+		check(t, tr.ResumeReading())
+		turns(t, co)
+		if got := p.data.String(); got != want[:4] {
+			t.Errorf("%q was delivered before and after the pause", got)
+		}
+		p.asked = 1
+		check(t, tr.ResumeReading())
+		p.untilData(t, co, want)
+		tr.Abort()
+		check(t, p.untilLost(t, co))
+	})
+}
+
 func TestAHangUpWithMoreThanOneBufferStillDeliversEverything(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &bufferRecorder{buf: make([]byte, 64)}

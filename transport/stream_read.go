@@ -32,25 +32,33 @@ type buffered struct {
 func (b *buffered) DataReceived(data []byte) {
 	for len(data) > 0 {
 		buf := b.buffer(len(data))
-		if buf == nil {
+		if buf == nil || b.interrupted(data) {
 			return
 		}
 		n := copy(buf, data)
 		data = data[n:]
 		b.BufferUpdated(n)
-		switch {
-		case b.s.flags&flagClosing != 0:
-			return
-		case b.s.flags&flagPaused != 0:
-			b.s.unread(data)
-			return
-		case b.s.data != DataReceiver(b):
-			if len(data) > 0 {
-				b.s.data.DataReceived(data)
-			}
+		if b.interrupted(data) {
 			return
 		}
 	}
+}
+
+// interrupted reports whether the last callback has ended the delivery to b. If
+// so, what is left of it, data, goes where it belongs.
+func (b *buffered) interrupted(data []byte) bool {
+	switch {
+	case b.s.flags&flagClosing != 0:
+	case b.s.flags&flagPaused != 0:
+		b.s.unread(data)
+	case b.s.data != DataReceiver(b):
+		if len(data) > 0 {
+			b.s.data.DataReceived(data)
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 // buffer asks the protocol for memory. If it has none, the connection fails,
