@@ -24,6 +24,10 @@ type birth struct {
 // closed.
 func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protocol, error) {
 	sh := sharedOf(co.Loop())
+	if co.Loop().IsClosed() { // since the task was resumed for the last time
+		b.close(sh)
+		return nil, nil, fmt.Errorf("%s: %w", b.what, loop.ErrLoopClosed)
+	}
 	p := b.protocol(sh, factory)
 	if p == nil {
 		return nil, nil, fmt.Errorf("%s: %w", b.what, invalid("the protocol factory returned nil"))

@@ -3,9 +3,11 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
@@ -353,6 +356,68 @@ func TestCancellingOrTimingOutAConnectLeavesNothingOpen(t *testing.T) {
 			t.Errorf("CreateConnection returned %v", err)
 		}
 		until(t, co, "the sockets are closed", func() bool { return openFDs(t) <= before && b.cancelled == 2 })
+	})
+}
+
+func TestClosingTheLoopDuringAConnectLeavesNothingOpen(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		unixPath := filepath.Join(t.TempDir(), "s")
+		listener := ok[net.Listener](t)(net.Listen("unix", unixPath))
+		tcp := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		port := strconv.Itoa(tcp.Addr().(*net.TCPAddr).Port)
+		noPackets := func() DatagramProtocol {
+			t.Error("the factory of an endpoint was called")
+			return &datagramDiary{}
+		}
+		calls := map[string]func(co *loop.Coro) error{
+			"TCP": func(co *loop.Coro) error {
+				_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, nil)
+				return err
+			},
+			"Unix": func(co *loop.Coro) error {
+				_, _, err := CreateUnixConnection(co, mustNotCall(t), unixPath, nil)
+				return err
+			},
+			"UDP": func(co *loop.Coro) error {
+				_, _, err := CreateDatagramEndpoint(co, noPackets, &DatagramOptions{RemoteAddr: sockapi.IPAddr(netip.MustParseAddrPort("127.0.0.1:9"))})
+				return err
+			},
+		}
+		for typ, what := range map[int]string{unix.SOCK_STREAM: "a stream socket", unix.SOCK_DGRAM: "a datagram socket"} {
+			calls[what+" after the end"] = func(co *loop.Coro) error {
+				_ = loop.Sleep(co, never)
+				ours, theirs, err := sockapi.Pair(typ)
+				check(t, err)
+				defer func() { check(t, theirs.Close()) }()
+				if typ == unix.SOCK_STREAM {
+					_, _, err = CreateConnection(co, mustNotCall(t), "", "", &ConnectOptions{Sock: ours})
+				} else {
+					_, _, err = CreateDatagramEndpoint(co, noPackets, &DatagramOptions{Sock: ours})
+				}
+				return err
+			}
+		}
+		for what, call := range calls {
+			before := must2(leaktest.FDs())(t)
+			l := ipcLoop(t, loop.WithBackend(name))
+			l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+			var err error
+			l.Go(func(co *loop.Coro) error {
+				err = call(co)
+				return nil
+			})
+			l.Stop()
+			check(t, l.RunForever()) // for one turn, which begins to connect
+			check(t, l.Close())
+			if !errors.Is(err, loop.ErrLoopClosed) {
+				t.Errorf("%s: %v", what, err)
+			}
+			if after := must2(leaktest.FDs())(t); !maps.Equal(after, before) {
+				t.Errorf("%s: open before: %v, and now: %v", what, before, after)
+			}
+		}
+		check(t, listener.Close())
+		check(t, tcp.Close())
 	})
 }
 

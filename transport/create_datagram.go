@@ -72,6 +72,10 @@ func (o *DatagramOptions) create(co *loop.Coro, factory func() DatagramProtocol)
 	if err != nil {
 		return nil, nil, err
 	}
+	if co.Loop().IsClosed() { // since the task was resumed for the last time
+		s.close(co)
+		return nil, nil, loop.ErrLoopClosed
+	}
 	p := s.protocol(co, factory)
 	if p == nil {
 		return nil, nil, invalid("the protocol factory returned nil")
@@ -147,16 +151,19 @@ type datagramSocket struct {
 // closed.
 func (s *datagramSocket) protocol(co *loop.Coro, factory func() DatagramProtocol) (p DatagramProtocol) {
 	defer func() {
-		if p != nil {
-			return
-		}
-		if sh := sharedOf(co.Loop()); s.sock != nil {
-			closeAdopted(sh, s.sock)
-		} else {
-			sh.close(int32(s.fd))
+		if p == nil {
+			s.close(co)
 		}
 	}()
 	return factory()
+}
+
+func (s *datagramSocket) close(co *loop.Coro) {
+	if sh := sharedOf(co.Loop()); s.sock != nil {
+		closeAdopted(sh, s.sock)
+	} else {
+		sh.close(int32(s.fd))
+	}
 }
 
 // socket returns the socket of the caller or a new one.
