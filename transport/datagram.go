@@ -197,6 +197,9 @@ func (t *datagram) errorReceived(err error) {
 
 // SendTo queues a packet.
 func (t *datagram) SendTo(p []byte, addr Addr) error {
+	if err := t.loop.CheckThread("send"); err != nil {
+		return err
+	}
 	if t.closing {
 		t.drops++
 		if t.drops >= warnWrites {

@@ -10,6 +10,23 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
+func TestDebugModeRefusesAPacketFromAnotherGoroutine(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		co.Loop().SetDebug(true)
+		defer co.Loop().SetDebug(false)
+		self := p.addr(t)
+		errs := make(chan error)
+		go func() { errs <- p.t.SendTo([]byte("stray"), self) }()
+		if err := <-errs; !errors.Is(err, loop.ErrWrongThread) {
+			t.Errorf("got %v, want %v", err, loop.ErrWrongThread)
+		}
+		check(t, p.t.SendTo([]byte("own"), self))
+		p.untilGot(t, co, "own")
+		finish(t, co, p)
+	})
+}
+
 func TestDebugModeRefusesAWriteFromAnotherGoroutine(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		tr, theirs := joined(t, co, &recorder{})
