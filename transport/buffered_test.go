@@ -21,11 +21,19 @@ type bufferRecorder struct {
 	asked     int // calls of GetBuffer since the last BufferUpdated
 	onGet     func() []byte
 	onUpdated func()
+	onLost    func()
 }
 
 func (p *bufferRecorder) ConnectionMade(t Transport) {
 	p.t = t
 	p.note("made")
+}
+
+func (p *bufferRecorder) ConnectionLost(err error) {
+	p.diary.ConnectionLost(err)
+	if p.onLost != nil {
+		p.onLost()
+	}
 }
 
 func (p *bufferRecorder) GetBuffer(int) []byte {
@@ -255,6 +263,35 @@ func TestGetBufferMayPauseTheDeliveryOfWhatWasParked(t *testing.T) {
 		p.untilData(t, co, want)
 		tr.Abort()
 		check(t, p.untilLost(t, co))
+	})
+}
+
+func TestTheProtocolsMemoryIsItsOwnAgainWhenTheConnectionIsLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for what, end := range map[string]func(t Transport){"closed": Transport.Close, "aborted": Transport.Abort} {
+			for _, replaced := range []bool{false, true} {
+				p := &bufferRecorder{buf: make([]byte, 16)}
+				tr, peer := joined(t, co, p)
+				turns(t, co)
+				last := p
+				if replaced {
+					last = &bufferRecorder{buf: p.buf}
+					tr.SetProtocol(last)
+				}
+				last.onLost = func() {
+					if tr.(*stream).op.InFlight() {
+						t.Errorf("%s, replaced: %v: the kernel still has the buffer", what, replaced)
+					}
+				}
+				end(tr)
+				ok[int](t)(unix.Write(peer.Fd(), []byte("late")))
+				check(t, last.untilLost(t, co))
+				turns(t, co)
+				if !bytes.Equal(p.buf, make([]byte, 16)) {
+					t.Errorf("%s, replaced: %v: the buffer has %q", what, replaced, p.buf)
+				}
+			}
+		}
 	})
 }
 

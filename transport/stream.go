@@ -63,6 +63,7 @@ const (
 	flagForeign                    // op.Buf came from a protocol that was replaced
 	flagSendfile                   // Sendfile is running
 	flagMarks                      // cold.marks was set
+	flagLate                       // ConnectionLost waits for the end of a receive
 )
 
 // warnWrites is from which write after the loss of the connection on each one
@@ -159,6 +160,9 @@ func (s *stream) lose(err error) {
 	s.flags |= flagClosing | flagLost
 	s.flags &^= flagParked
 	s.dropOutput()
+	if s.lent() {
+		s.stopReading()
+	}
 	if err != nil {
 		s.rarely().err = err
 	}
@@ -168,8 +172,16 @@ func (s *stream) lose(err error) {
 	}
 }
 
-// ended calls ConnectionLost and lets go of everything.
+// lent reports whether the kernel may receive into the protocol's memory.
+func (s *stream) lent() bool { return s.op.Buf != nil && s.op.InFlight() }
+
+// ended calls ConnectionLost and lets go of everything. While the kernel has the
+// protocol's memory, it waits.
 func (s *stream) ended() {
+	if s.lent() {
+		s.flags |= flagLate
+		return
+	}
 	defer s.release()
 	var err error
 	if s.cold != nil {

@@ -144,6 +144,11 @@ func (s *stream) stopReading() {
 // Complete takes what was received.
 func (s *stream) Complete(op *backend.Op, r backend.Result) {
 	switch {
+	case s.flags&flagLate != 0:
+		if !s.sh.loop.IsClosed() {
+			s.ended()
+		}
+		return
 	case s.flags&flagClosing != 0:
 		return
 	case r.N > 0:
