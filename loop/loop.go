@@ -38,6 +38,7 @@ type Loop struct {
 	onTurn        bool // between entering and leaving a run, on the thread
 	dispatching   bool
 	turnCount     uint64
+	yielded       time.Duration // when yield has last done so
 	stopping      bool
 	enabled       bool
 	request       func() // what the loop's goroutine was asked to do

@@ -137,6 +137,7 @@ func (l *Loop) turn() error {
 	timeout := l.timeout()
 	if timeout != 0 {
 		l.shrink()
+		l.yield()
 	}
 	if err := l.be.Wait(timeout); err != nil {
 		return fmt.Errorf("backend %s: %w", l.be.Name(), err)
