@@ -13,7 +13,8 @@
 // What DataReceived gets is borrowed from the backend until it returns; what
 // Write gets is copied, or sent, before it returns. Neither allocates. What is
 // written in one turn of the loop is sent at the end of the turn, with one
-// operation; what exceeds the high water mark is sent at once.
+// operation; what exceeds the high water mark is sent at once, and so is a
+// single write of 8 KiB or more.
 //
 // # Flow control
 //
