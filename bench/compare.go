@@ -211,9 +211,6 @@ func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.Total == 0 {
-		return nil, errors.New("no message came back")
-	}
 	after, err := p.cpuSeconds()
 	if err != nil {
 		return nil, err
@@ -249,6 +246,9 @@ func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
 	}
 	if res.Mismatches > 0 {
 		return nil, fmt.Errorf("%d bytes came back wrong", res.Mismatches)
+	}
+	if res.Total == 0 {
+		return nil, errors.New("no message came back")
 	}
 	return &res, nil
 }
