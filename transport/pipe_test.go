@@ -391,9 +391,13 @@ type bufferProtocol struct {
 	buf   []byte
 	empty bool
 	got   bytes.Buffer
+	onGet func()
 }
 
 func (p *bufferProtocol) GetBuffer(int) []byte {
+	if p.onGet != nil {
+		p.onGet()
+	}
 	if p.empty {
 		return nil
 	}
@@ -489,6 +493,136 @@ func TestTheNextReadOfAPipeGoesToTheProtocolThatReplacedTheFirst(t *testing.T) {
 				t.Errorf("plain got %q, buffered %q", plain.data.String(), buffered.got.String())
 			}
 		}
+	})
+}
+
+func TestGetBufferMayReplaceTheProtocolOfAPipe(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		first, second, third := &bufferProtocol{buf: make([]byte, 16)}, &bufferProtocol{buf: make([]byte, 16)}, &streamDiary{}
+		tr := readPipeOf(t, co, first, r)
+		first.onGet = func() {
+			if first.got.Len() > 0 {
+				tr.SetProtocol(second)
+			}
+		}
+		second.onGet = func() {
+			if second.got.Len() > 0 {
+				tr.SetProtocol(third)
+			}
+		}
+		writeString(t, w, "one")
+		until(t, co, "the first has it", func() bool { return first.got.String() == "one" })
+		writeString(t, w, "two")
+		until(t, co, "the second has it", func() bool { return second.got.String() == "two" })
+		writeString(t, w, "three")
+		third.untilData(t, co, "three")
+		closeFile(t, w)
+		third.untilLost(t, co)
+		third.want(t, "eof", "lost")
+	})
+}
+
+func TestGetBufferOfAPipeIsNotCalledFromInsideResumeReading(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		p := &bufferProtocol{buf: make([]byte, 16)}
+		p.onMade = func() { check(t, p.t.PauseReading()) }
+		tr, _, err := ConnectReadPipe(co, func() Protocol { return p }, r)
+		check(t, err)
+		resuming := false
+		p.onGet = func() {
+			if resuming {
+				t.Error("GetBuffer was called from inside ResumeReading")
+			}
+		}
+		resuming = true
+		check(t, tr.ResumeReading())
+		resuming = false
+		writeString(t, w, "one")
+		until(t, co, "it reads", func() bool { return p.got.String() == "one" })
+
+		// A pause that is over when GetBuffer returns leaves one read, not two.
+		p.onGet = func() {
+			check(t, tr.PauseReading())
+			check(t, tr.ResumeReading())
+		}
+		for _, all := range []string{"one2", "one23", "one234"} {
+			writeString(t, w, all[len(all)-1:])
+			until(t, co, all+" arrives", func() bool { return p.got.String() == all })
+		}
+
+		// One that is not leaves none.
+		p.onGet = func() { check(t, tr.PauseReading()) }
+		writeString(t, w, "5")
+		until(t, co, "the last read brings something", func() bool { return p.got.String() == "one2345" })
+		writeString(t, w, "6")
+		turns(t, co)
+		if got := p.got.String(); got != "one2345" {
+			t.Errorf("%q was delivered while paused", got)
+		}
+		p.onGet = nil
+		check(t, tr.ResumeReading())
+		until(t, co, "it reads on", func() bool { return p.got.String() == "one23456" })
+		tr.Abort()
+		p.untilLost(t, co)
+		p.want(t, "made", "lost")
+	})
+}
+
+// parkedPipe connects a pipe, and pauses it when data was read for p and not
+// delivered.
+func parkedPipe(t *testing.T, co *loop.Coro, p Protocol, r, w *os.File, data string) Transport {
+	t.Helper()
+	tr := readPipeOf(t, co, p, r)
+	writeString(t, w, "x") // until something comes it does not read, but polls
+	until(t, co, "a read is in flight", tr.(*readPipe).read.InFlight)
+	check(t, tr.PauseReading())
+	writeString(t, w, data)
+	until(t, co, "it is read", func() bool { return tr.(*readPipe).keeping })
+	return tr
+}
+
+func TestGetBufferMayPauseOrReplaceWhileAPipeDeliversWhatWasKept(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := osPipe(t)
+		tr := parkedPipe(t, co, &streamDiary{}, r, w, "kept while paused")
+		p, last := &bufferProtocol{buf: make([]byte, 4)}, &streamDiary{}
+		tr.SetProtocol(p)
+		p.onGet = func() {
+			if p.got.Len() == 4 {
+				check(t, tr.PauseReading())
+			}
+		}
+		check(t, tr.ResumeReading())
+		turns(t, co)
+		if got := p.got.String(); got != "kept" {
+			t.Errorf("%q was delivered before and after the pause", got)
+		}
+		p.onGet = func() {
+			if p.got.Len() == 8 {
+				tr.SetProtocol(last)
+			}
+		}
+		check(t, tr.ResumeReading())
+		last.untilData(t, co, "le paused")
+		if got := p.got.String(); got != "kept whi" {
+			t.Errorf("%q was delivered before the protocol was replaced", got)
+		}
+		tr.Abort()
+		last.untilLost(t, co)
+	})
+}
+
+func TestWhatAPipeKeepsDoesNotStayInTheMemoryOfAReplacedProtocol(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := osPipe(t)
+		first, second := &bufferProtocol{buf: make([]byte, 16)}, &streamDiary{}
+		tr := parkedPipe(t, co, first, r, w, "kept")
+		tr.SetProtocol(second)
+		clear(first.buf)
+		check(t, tr.ResumeReading())
+		second.untilData(t, co, "kept")
+		tr.Abort()
+		second.untilLost(t, co)
 	})
 }
 

@@ -51,6 +51,7 @@ func (t *readPipe) SetProtocol(p Protocol) {
 	}
 	t.buffer, _ = p.(BufferReceiver)
 	t.data, _ = p.(DataReceiver)
+	t.takeBack()
 }
 
 // start begins to read, after ConnectionMade.
@@ -61,13 +62,17 @@ func (t *readPipe) start() {
 
 // next submits a read if one is wanted and none is in flight.
 func (t *readPipe) next() {
-	if !t.IsReading() || !t.started || t.keeping || t.read.InFlight() || t.first.InFlight() {
+	if !t.mayRead() {
 		return
 	}
 	op := &t.first
 	if !t.polling {
 		if err := t.prepare(); err != nil {
 			t.end(err)
+			return
+		}
+		// GetBuffer may have done anything.
+		if !t.mayRead() {
 			return
 		}
 		op = &t.read
@@ -77,19 +82,29 @@ func (t *readPipe) next() {
 	}
 }
 
+// mayRead reports whether a read is wanted and none is in flight.
+func (t *readPipe) mayRead() bool {
+	return t.IsReading() && t.started && !t.keeping && !t.read.InFlight() && !t.first.InFlight()
+}
+
 // prepare chooses the memory for the next read.
 func (t *readPipe) prepare() error {
-	t.lentBy = t.buffer
-	if t.buffer == nil {
-		if t.own == nil {
-			t.own = make([]byte, readPipeBuffer)
+	for t.buffer != nil {
+		asked := t.buffer
+		buf, err := t.getBuffer(Default)
+		if err != nil || !t.mayRead() {
+			return err
 		}
-		t.read.Buf = t.own
-		return nil
+		if t.buffer == asked {
+			t.lentBy, t.read.Buf = asked, buf
+			return nil
+		}
 	}
-	buf, err := t.getBuffer(Default)
-	t.read.Buf = buf
-	return err
+	if t.own == nil {
+		t.own = make([]byte, readPipeBuffer)
+	}
+	t.lentBy, t.read.Buf = nil, t.own
+	return nil
 }
 
 // getBuffer asks the protocol for memory, which must not be empty.
@@ -116,6 +131,7 @@ func (t *readPipe) Complete(op *backend.Op, r backend.Result) {
 	case t.closing:
 	case t.paused:
 		t.kept, t.keeping = r, true
+		t.takeBack()
 	default:
 		t.handle(r)
 	}
@@ -140,23 +156,39 @@ func (t *readPipe) handle(r backend.Result) {
 // deliver hands data, which is where the last read put it, to the protocol.
 func (t *readPipe) deliver(data []byte) error {
 	switch {
-	case t.buffer == nil && t.data == nil:
-		return nil
 	case t.buffer == nil:
-		return t.call("DataReceived", t, t.proto, func() { t.data.DataReceived(data) })
+		return t.callData(data)
 	case t.lentBy == t.buffer:
 		return t.call("BufferUpdated", t, t.proto, func() { t.buffer.BufferUpdated(len(data)) })
 	}
 	return t.copyOut(data)
 }
 
+func (t *readPipe) callData(data []byte) error {
+	if t.data == nil {
+		return nil
+	}
+	return t.call("DataReceived", t, t.proto, func() { t.data.DataReceived(data) })
+}
+
 // copyOut hands data that was read before the protocol was changed to a
-// protocol with memory of its own.
+// protocol with memory of its own. GetBuffer and BufferUpdated may do anything.
 func (t *readPipe) copyOut(data []byte) error {
-	for len(data) > 0 && t.buffer != nil && !t.closing {
+	for len(data) > 0 && !t.closing {
+		switch {
+		case t.paused:
+			t.keep(data)
+			return nil
+		case t.buffer == nil:
+			return t.callData(data)
+		}
+		asked := t.buffer
 		buf, err := t.getBuffer(len(data))
 		if err != nil {
 			return err
+		}
+		if t.closing || t.paused || t.buffer != asked {
+			continue
 		}
 		n := copy(buf, data)
 		data = data[n:]
@@ -165,6 +197,20 @@ func (t *readPipe) copyOut(data []byte) error {
 		}
 	}
 	return nil
+}
+
+// keep keeps a copy of data, to be delivered when reading is resumed.
+func (t *readPipe) keep(data []byte) {
+	t.lentBy, t.read.Buf = nil, append([]byte(nil), data...)
+	t.kept, t.keeping = backend.Result{N: len(data)}, true
+}
+
+// takeBack copies what is kept out of the memory of a protocol that was
+// replaced, which may use it again.
+func (t *readPipe) takeBack() {
+	if t.keeping && t.kept.N > 0 && t.lentBy != nil && t.lentBy != t.buffer {
+		t.keep(t.read.Buf[:t.kept.N])
+	}
 }
 
 // atEOF tells the protocol of the end, whatever it answers, and ends.
@@ -225,27 +271,24 @@ func (t *readPipe) PauseReading() error {
 	return nil
 }
 
-// ResumeReading undoes PauseReading.
+// ResumeReading undoes PauseReading. It reads on in the next turn: the caller
+// may be the protocol, which has not done with what it was given.
 func (t *readPipe) ResumeReading() error {
-	if !t.paused || t.closing {
-		return nil
+	if t.paused && !t.closing {
+		t.paused = false
+		t.soon(t.resume)
 	}
-	t.paused = false
-	if !t.keeping {
-		t.next()
-		return nil
-	}
-	t.soon(t.deliverKept)
 	return nil
 }
 
-// deliverKept delivers what came while reading was paused.
-func (t *readPipe) deliverKept() {
-	if t.paused || t.closing || !t.keeping {
+// resume delivers what came while reading was paused, and reads on.
+func (t *readPipe) resume() {
+	if t.keeping && t.IsReading() {
+		t.keeping = false
+		t.handle(t.kept)
 		return
 	}
-	t.keeping = false
-	t.handle(t.kept)
+	t.next()
 }
 
 // SetWriteBufferLimits is for transports that write.
