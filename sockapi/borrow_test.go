@@ -374,12 +374,13 @@ func TestASettledSocketCanBeTakenAway(t *testing.T) {
 					return err
 				}
 			}
-			fd, received, err := a.Detach()
+			fd, r, err := a.Detach()
 			if err != nil {
 				return err
 			}
 			defer unix.Close(fd)
 			var p [100]byte
+			received := r.Data
 			if len(received) == 0 {
 				n, err := unix.Read(fd, p[:])
 				if err != nil {

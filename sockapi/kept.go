@@ -83,14 +83,28 @@ func (s *Socket) mayLeave() error {
 	return nil
 }
 
-// takeKept returns the bytes that were put aside, and their sender.
-func (s *Socket) takeKept() ([]byte, Addr) {
+// Received is what a cancelled call had taken from the kernel, which does not
+// give it again: it is for whoever takes over the socket.
+type Received struct {
+	Data []byte // nil if there is none; an empty packet is not nil
+	From Addr   // the sender of Data
+	// Err is an error that the kernel reports only once, as ECONNRESET, after
+	// Data: an *OpError, or nil.
+	Err error
+}
+
+// takeKept returns what was put aside.
+func (s *Socket) takeKept() Received {
 	k := s.kept
 	if k == nil {
-		return nil, Addr{}
+		return Received{}
 	}
 	s.dropKept()
-	return k.data, s.sender(k)
+	r := Received{Data: k.data, From: s.sender(k)}
+	if k.errno != 0 {
+		r.Err = s.fail("recv", k.errno)
+	}
+	return r
 }
 
 // dropKept gives up what was put aside.

@@ -242,21 +242,20 @@ func (s *Socket) stream() bool { return s.typ == unix.SOCK_STREAM }
 // Adopt hands the socket to a transport: until Release every function of this
 // package refuses it with ErrTransportFD, naming the owner. Operations must not
 // be in flight, nor may a cancelled Accept have left a connection, or it fails
-// with loop.ErrInvalidState. It returns the bytes that a cancelled call had
-// received, for the transport to begin with, and who had sent them.
-func (s *Socket) Adopt(owner string) (received []byte, from Addr, err error) {
+// with loop.ErrInvalidState. The transport begins with what it returns.
+func (s *Socket) Adopt(owner string) (Received, error) {
 	if err := s.direct("adopt"); err != nil {
-		return nil, Addr{}, err
+		return Received{}, err
 	}
 	if s.state == stateAdopted {
-		return nil, Addr{}, s.owned("adopt")
+		return Received{}, s.owned("adopt")
 	}
 	if err := s.mayLeave(); err != nil {
-		return nil, Addr{}, s.fail("adopt", err)
+		return Received{}, s.fail("adopt", err)
 	}
-	received, from = s.takeKept()
+	received := s.takeKept()
 	s.state, s.owner = stateAdopted, owner
-	return received, from, nil
+	return received, nil
 }
 
 // Release undoes Adopt. The owner calls it, and Close or Detach next.
@@ -271,27 +270,28 @@ func (s *Socket) owned(op string) error {
 }
 
 // Detach gives the descriptor to the caller, who closes it, and leaves the
-// socket closed. It returns the bytes that a cancelled call had received. It
-// fails with loop.ErrInvalidState while operations are in flight, and if a
-// cancelled Accept has left a connection; see DetachListener. The number is not
-// that of Fd if a loop has used the socket.
-func (s *Socket) Detach() (fd int, received []byte, err error) {
+// socket closed. It returns what a cancelled call had received. It fails with
+// loop.ErrInvalidState while operations are in flight, and if a cancelled Accept
+// has left a connection; see DetachListener. The number is not that of Fd if a
+// loop has used the socket.
+func (s *Socket) Detach() (fd int, received Received, err error) {
 	if err := s.mayDetach(); err != nil {
-		return -1, nil, err
+		return -1, Received{}, err
 	}
 	if err := s.mayLeave(); err != nil {
-		return -1, nil, s.fail("detach", err)
+		return -1, Received{}, s.fail("detach", err)
 	}
-	if fd, err = s.detach(); err != nil {
-		return -1, nil, err
+	if err := s.leaveLoop(); err != nil {
+		return -1, Received{}, err
 	}
-	received, _ = s.takeKept()
-	return fd, received, nil
+	received = s.takeKept()
+	return s.detach(), received, nil
 }
 
 // DetachListener is Detach for a listener, for code that goes on accepting in
 // its own way. It returns the connection that a cancelled Accept had taken, nil
-// if there is none, which the caller must close.
+// if there is none, which the caller must close. An error that it had taken is
+// forgotten: it is about a connection, not about the listener.
 func (s *Socket) DetachListener() (fd int, accepted *Socket, err error) {
 	if err := s.mayDetach(); err != nil {
 		return -1, nil, err
@@ -299,13 +299,13 @@ func (s *Socket) DetachListener() (fd int, accepted *Socket, err error) {
 	if s.busy() {
 		return -1, nil, s.fail("detach", s.inUse())
 	}
-	if fd, err = s.detach(); err != nil {
+	if err := s.leaveLoop(); err != nil {
 		return -1, nil, err
 	}
 	if k := s.kept; k != nil {
 		s.kept, accepted = nil, k.conn
 	}
-	return fd, accepted, nil
+	return s.detach(), accepted, nil
 }
 
 func (s *Socket) mayDetach() error {
@@ -319,13 +319,10 @@ func (s *Socket) mayDetach() error {
 }
 
 // detach leaves the socket closed.
-func (s *Socket) detach() (fd int, err error) {
-	if err := s.leaveLoop(); err != nil {
-		return -1, err
-	}
+func (s *Socket) detach() (fd int) {
 	fd = int(s.fd)
 	s.state, s.fd = stateClosed, -1
-	return fd, nil
+	return fd
 }
 
 // inUse says why the socket cannot be taken away from its loop.

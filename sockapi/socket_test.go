@@ -246,15 +246,15 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 		run(t, l, func(co *loop.Coro) error {
 			waiting := recvTask(co, a)
 			yield(t, co, 3)
-			if _, _, err := a.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) {
+			if _, err := a.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) {
 				t.Errorf("Adopt of a socket in use = %v", err)
 			}
 			waiting.Cancel("")
 			_, _ = waiting.Await(co)
 			a.kept = &kept{data: []byte("early"), from: true, addr: UnixAddr("/sender")}
-			received, from, err := a.Adopt("<test transport>")
-			if string(received) != "early" || from != UnixAddr("/sender") || err != nil {
-				t.Errorf("Adopt = %q, %v, %v", received, from, err)
+			r, err := a.Adopt("<test transport>")
+			if string(r.Data) != "early" || r.From != UnixAddr("/sender") || r.Err != nil || err != nil {
+				t.Errorf("Adopt = %q, %v, %v, %v", r.Data, r.From, r.Err, err)
 			}
 			for name, err := range everyCall(co, a, b) {
 				if !errors.Is(err, ErrTransportFD) || !strings.Contains(err.Error(), "<test transport>") {
@@ -264,7 +264,7 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 			if err := a.Close(); !errors.Is(err, ErrTransportFD) {
 				t.Errorf("Close = %v", err)
 			}
-			if _, _, err := a.Adopt("another"); !errors.Is(err, ErrTransportFD) {
+			if _, err := a.Adopt("another"); !errors.Is(err, ErrTransportFD) {
 				t.Errorf("Adopt again = %v", err)
 			}
 			if _, _, err := a.Detach(); !errors.Is(err, ErrTransportFD) {
@@ -317,7 +317,7 @@ func TestAConnectionThatACancelledAcceptTookIsNotLostWithItsListener(t *testing.
 			if _, _, err := ln.Detach(); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "DetachListener") {
 				t.Errorf("Detach = %v", err)
 			}
-			if _, _, err := ln.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "Accept") {
+			if _, err := ln.Adopt("test"); !errors.Is(err, loop.ErrInvalidState) || !strings.Contains(err.Error(), "Accept") {
 				t.Errorf("Adopt = %v", err)
 			}
 			fd, accepted, err := ln.DetachListener()
@@ -349,7 +349,7 @@ func TestDetachListenerIsDetach(t *testing.T) {
 			}
 			waiting.Cancel("")
 			_, _ = waiting.Await(co)
-			if _, _, err := ln.Adopt("test"); err != nil {
+			if _, err := ln.Adopt("test"); err != nil {
 				return err
 			}
 			if _, _, err := ln.DetachListener(); !errors.Is(err, ErrTransportFD) {
@@ -374,6 +374,27 @@ func TestDetachListenerIsDetach(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+func TestAnErrorThatACancelledCallTookGoesToTheNextOwner(t *testing.T) {
+	for _, how := range []string{"adopt", "detach"} {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		a.kept = &kept{data: []byte("early"), errno: unix.ECONNRESET}
+		var r Received
+		var err error
+		if how == "adopt" {
+			r, err = a.Adopt("test")
+			a.Release()
+		} else {
+			var fd int
+			fd, r, err = a.Detach()
+			defer unix.Close(fd)
+		}
+		var op *OpError
+		if err != nil || string(r.Data) != "early" || !errors.Is(r.Err, unix.ECONNRESET) || !errors.As(r.Err, &op) {
+			t.Errorf("%s: %q, %v, %v", how, r.Data, r.Err, err)
+		}
+	}
 }
 
 func TestDetachGivesTheDescriptorAway(t *testing.T) {

@@ -14,8 +14,8 @@ type birth struct {
 	what     string // the call, for errors
 	fd       int
 	sock     *sockapi.Socket // the owner of the descriptor, or nil
-	received []byte          // what was received before
-	tls      *tlsParams      // nil without TLS
+	received sockapi.Received
+	tls      *tlsParams // nil without TLS
 	tcp      bool
 }
 
@@ -47,7 +47,10 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 		// A socket that is broken already says so when it is read.
 		_ = unix.SetsockoptInt(b.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
-	s.unread(b.received)
+	s.unread(b.received.Data)
+	if err := b.received.Err; err != nil {
+		s.park(err)
+	}
 	if _, err := co.Loop().CallSoonContext(ctx, s.begin); err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +113,7 @@ func adopt(co *loop.Coro, what string, factory func() Protocol, sock *sockapi.So
 	if err := sockapi.Settle(co, sock); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	received, _, err := sock.Adopt("a stream transport")
+	received, err := sock.Adopt("a stream transport")
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}

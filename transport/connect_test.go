@@ -267,6 +267,46 @@ func TestASuppliedSocketBelongsToTheTransport(t *testing.T) {
 	})
 }
 
+func TestAResetThatACancelledReceiveHadTakenEndsTheConnection(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, paused := range []bool{false, true} {
+			l := ok[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
+			sock := ok[*sockapi.Socket](t)(sockapi.Dial(co, "tcp", l.Addr().String()))
+			peer := ok[net.Conn](t)(l.Accept())
+			check(t, l.Close())
+			receiving := co.Loop().Go(func(co *loop.Coro) error {
+				_, err := sockapi.Recv(co, sock, 100)
+				return err
+			})
+			turns(t, co)
+			check(t, peer.(*net.TCPConn).SetLinger(0))
+			check(t, peer.Close())
+			check(t, loop.Sleep(co, 0)) // the loop finds the reset, and is about to deliver it
+			receiving.Cancel("")
+			if _, err := receiving.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Fatalf("Recv ended with %v", err)
+			}
+			p := &recorder{}
+			p.onMade = func() {
+				if paused {
+					check(t, p.t.PauseReading())
+				}
+			}
+			tr, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: sock})
+			check(t, err)
+			if paused {
+				turns(t, co)
+				p.want(t, "made")
+				check(t, tr.ResumeReading())
+			}
+			if err := p.untilLost(t, co); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("lost with %v", err)
+			}
+			p.want(t, "made", "lost")
+		}
+	})
+}
+
 func TestCancellingTheAdoptionOfASocketTakesItAway(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		ours, theirs, err := sockapi.Pair(unix.SOCK_STREAM)
@@ -563,7 +603,7 @@ func TestTheErrorsOfASuppliedSocketNameTheCall(t *testing.T) {
 				}
 			}
 			used, _ := blockingPair(t)
-			_, _, err := used.Adopt("somebody else")
+			_, err := used.Adopt("somebody else")
 			check(t, err)
 			refused("a socket of another transport", call(used, mustNotCall(t), false), sockapi.ErrTransportFD)
 			used.Release()

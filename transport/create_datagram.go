@@ -81,7 +81,7 @@ func (o *DatagramOptions) create(co *loop.Coro, factory func() DatagramProtocol)
 		return nil, nil, invalid("the protocol factory returned nil")
 	}
 	t := newDatagram(co.Loop(), s.fd, s.family, s.remote, p)
-	t.sock, t.early, t.sentBy = s.sock, s.early, s.from
+	t.sock, t.early = s.sock, s.early
 	t.soon(t.begin)
 	if err := loop.Sleep(co, 0); err != nil {
 		t.Close()
@@ -143,8 +143,7 @@ type datagramSocket struct {
 	fd, family int
 	sock       *sockapi.Socket // the owner of the descriptor, or nil
 	remote     Addr
-	early      []byte // a packet that was received before, or nil
-	from       Addr   // who has sent it
+	early      sockapi.Received
 }
 
 // protocol calls the factory. If that panics or returns nil, the socket is
@@ -171,11 +170,11 @@ func (o *DatagramOptions) socket(co *loop.Coro) (*datagramSocket, error) {
 	if o.Sock == nil {
 		return o.newSocket(co)
 	}
-	early, from, err := o.Sock.Adopt("a datagram transport")
+	early, err := o.Sock.Adopt("a datagram transport")
 	if err != nil {
 		return nil, err
 	}
-	s := &datagramSocket{fd: o.Sock.Fd(), family: o.Sock.Family(), sock: o.Sock, early: early, from: from}
+	s := &datagramSocket{fd: o.Sock.Fd(), family: o.Sock.Family(), sock: o.Sock, early: early}
 	var raw backend.Addr
 	if socketName(unix.SYS_GETPEERNAME, int32(s.fd), &raw) == 0 {
 		s.remote = addrOf(&raw)

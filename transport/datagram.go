@@ -35,9 +35,8 @@ type datagram struct {
 	sock    *sockapi.Socket // the owner of the descriptor, or nil
 	view    *TransportSocket
 	local   Addr
-	remote  Addr   // of a connected socket
-	early   []byte // a packet from before there was a transport, or nil
-	sentBy  Addr   // who has sent early
+	remote  Addr             // of a connected socket
+	early   sockapi.Received // from before there was a transport
 	marks   waterMarks
 	recv    backend.Op
 	recvExt backend.Ext
@@ -436,15 +435,25 @@ func (t *datagram) ResumeReading() error {
 // resume delivers what came before there was a transport and while reading was
 // paused, and goes on.
 func (t *datagram) resume() {
-	if early := t.early; early != nil && t.started && t.IsReading() {
-		t.early = nil
-		t.deliver(early, unlessEmpty(t.sentBy))
-	}
+	t.deliverEarly()
 	if t.keeping && t.IsReading() {
 		t.keeping = false
 		t.received(t.kept)
 	}
 	t.receive()
+}
+
+// deliverEarly delivers what came before there was a transport: a packet, and
+// then an error.
+func (t *datagram) deliverEarly() {
+	if data := t.early.Data; data != nil && t.started && t.IsReading() {
+		t.early.Data = nil
+		t.deliver(data, unlessEmpty(t.early.From))
+	}
+	if err := t.early.Err; err != nil && t.started && t.IsReading() {
+		t.early.Err = nil
+		t.errorReceived(err)
+	}
 }
 
 // SetWriteBufferLimits sets the water marks.

@@ -784,6 +784,32 @@ func TestAPacketThatACancelledReceiveHadTakenComesFirst(t *testing.T) {
 	})
 }
 
+func TestAnErrorThatACancelledReceiveHadTakenComesFirst(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_DGRAM, 0))
+		check(t, sockapi.Connect(co, sock, deadPort(t, co)))
+		receiving := co.Loop().Go(func(co *loop.Coro) error {
+			_, err := sockapi.Recv(co, sock, 100)
+			return err
+		})
+		turns(t, co)
+		ok[int](t)(unix.Write(sock.Fd(), []byte("anybody there?")))
+		check(t, loop.Sleep(co, 0)) // the loop finds the error, and is about to deliver it
+		receiving.Cancel("")
+		if _, err := receiving.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Fatalf("Recv ended with %v", err)
+		}
+		p := &datagramDiary{}
+		_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{Sock: sock})
+		check(t, err)
+		until(t, co, "the error is received", func() bool { return len(p.errs) > 0 })
+		if err := p.errs[0]; !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got %v", err)
+		}
+		finish(t, co, p)
+	})
+}
+
 func TestAPanicInADatagramCallbackIsReportedAndClosesTheEndpoint(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		for _, what := range []string{"DatagramReceived", "ErrorReceived", "ConnectionMade"} {

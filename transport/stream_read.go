@@ -246,11 +246,16 @@ func (s *stream) callEOF() (keepOpen bool) {
 func (s *stream) receiveFailed(errno syscall.Errno) {
 	err := &sockapi.OpError{Op: "recv from", Addr: s.peerAddr(), FD: int(s.fd), Err: errno}
 	if s.flags&(flagPaused|flagParked) != 0 {
-		s.rarely().parked.err = err
-		s.flags |= flagParked
+		s.park(err)
 		return
 	}
 	s.fail(err)
+}
+
+// park parks an error that ends the reading.
+func (s *stream) park(err error) {
+	s.rarely().parked.err = err
+	s.flags |= flagParked
 }
 
 // PauseReading stops the delivery. The kernel goes on until something arrives:
