@@ -44,6 +44,32 @@ func TestDebugModeRefusesAWriteFromAnotherGoroutine(t *testing.T) {
 	})
 }
 
+func TestDebugModeRefusesAWriteToAPipeFromAnotherGoroutine(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := osPipe(t)
+		p := &streamDiary{}
+		tr := writePipeOf(t, co, p, w)
+		co.Loop().SetDebug(true)
+		defer co.Loop().SetDebug(false)
+		errs := make(chan error)
+		for _, write := range []func() error{
+			func() error { return tr.Write([]byte("stray")) },
+			func() error { return tr.Writelines([][]byte{[]byte("stray")}) },
+		} {
+			go func() { errs <- write() }()
+			if err := <-errs; !errors.Is(err, loop.ErrWrongThread) {
+				t.Errorf("got %v, want %v", err, loop.ErrWrongThread)
+			}
+		}
+		check(t, tr.Write([]byte("own")))
+		tr.Close()
+		if got := readToEnd(t, co, r); string(got) != "own" {
+			t.Errorf("the reader got %q", got)
+		}
+		p.untilLost(t, co)
+	})
+}
+
 func TestDebugModeLogsASlowProtocol(t *testing.T) {
 	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
 		const slow = "Executing *transport.recorder of <Stream open"

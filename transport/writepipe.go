@@ -63,8 +63,8 @@ func (t *writePipe) start() {
 
 // Write queues p.
 func (t *writePipe) Write(p []byte) error {
-	if len(p) == 0 || t.dropped() {
-		return nil
+	if drop, err := t.mayWrite(len(p)); drop || err != nil {
+		return err
 	}
 	t.queued = append(t.queued, p...)
 	t.wrote()
@@ -73,28 +73,33 @@ func (t *writePipe) Write(p []byte) error {
 
 // Writelines queues the concatenation of bufs.
 func (t *writePipe) Writelines(bufs [][]byte) error {
-	if t.dropped() {
-		return nil
+	n := 0
+	for _, p := range bufs {
+		n += len(p)
+	}
+	if drop, err := t.mayWrite(n); drop || err != nil {
+		return err
 	}
 	for _, p := range bufs {
 		t.queued = append(t.queued, p...)
 	}
-	if len(t.queued) > 0 {
-		t.wrote()
-	}
+	t.wrote()
 	return nil
 }
 
-// dropped reports whether what is written goes nowhere, and warns about the
-// fifth and every later time.
-func (t *writePipe) dropped() bool {
-	if !t.closing {
-		return false
+// mayWrite reports whether n bytes may be written, or are to be dropped. It
+// warns about the fifth and every later time that they go nowhere.
+func (t *writePipe) mayWrite(n int) (drop bool, err error) {
+	if err := t.loop.CheckThread("write"); err != nil {
+		return true, err
+	}
+	if n == 0 || !t.closing {
+		return n == 0, nil
 	}
 	if t.drops++; t.drops >= warnWrites {
 		t.loop.Logger().Warn("pipe closed by peer or Close was called, dropping what is written", "transport", t.String())
 	}
-	return true
+	return true, nil
 }
 
 // wrote arranges for the queue to be written.
