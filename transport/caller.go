@@ -16,22 +16,32 @@ type caller struct {
 func newCaller(l *loop.Loop) caller { return caller{l, l.CurrentContext().Copy()} }
 
 // call calls fn, which calls the protocol. A panic is reported as one of the
-// callback named what and returned as a *loop.PanicError.
-func (c *caller) call(what string, transport, protocol any, fn func()) (err error) {
+// callback named what. A loop.LoopExit may leave call by another panic.
+func (c *caller) call(what string, transport, protocol any, fn func()) {
+	c.callOrEnd(nil, what, transport, protocol, fn)
+}
+
+// callOrEnd is call for a callback whose panic ends the transport: end is called
+// with it, as a *loop.PanicError, before it is reported, because that may not
+// return. ok says that there was none.
+func (c *caller) callOrEnd(end func(error), what string, transport, protocol any, fn func()) (ok bool) {
 	before := c.loop.EnterContext(c.ctx)
 	defer func() {
 		c.loop.LeaveContext(before)
 		c.loop.LogSlow(before, protocol, transport)
 		if r := recover(); r != nil {
 			stack := debug.Stack()
-			err = &loop.PanicError{Value: r, Stack: stack}
+			err := &loop.PanicError{Value: r, Stack: stack}
+			if end != nil {
+				end(err)
+			}
 			c.loop.HandlePanic(r, stack, &loop.ExceptionContext{
 				Message: "Panic in " + what, Exception: err, Transport: transport, Protocol: protocol,
 			})
 		}
 	}()
 	fn()
-	return nil
+	return true
 }
 
 // soon queues fn for the next turn. On a closed loop nobody is left to be told.

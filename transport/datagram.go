@@ -110,7 +110,7 @@ func (t *datagram) Protocol() DatagramProtocol { return t.proto }
 
 // begin tells the protocol that the endpoint is there, and starts to receive.
 func (t *datagram) begin() {
-	_ = t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
+	t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
 	t.started = true
 	t.resume()
 }
@@ -175,9 +175,7 @@ func (t *datagram) from() Addr {
 }
 
 func (t *datagram) deliver(data []byte, from Addr) {
-	if err := t.call("DatagramReceived", t, t.proto, func() { t.proto.DatagramReceived(data, from) }); err != nil {
-		t.end(err)
-	}
+	t.callOrEnd(t.end, "DatagramReceived", t, t.proto, func() { t.proto.DatagramReceived(data, from) })
 }
 
 func (t *datagram) failure(op string, addr Addr, errno syscall.Errno) error {
@@ -186,11 +184,8 @@ func (t *datagram) failure(op string, addr Addr, errno syscall.Errno) error {
 
 // errorReceived tells the protocol of an error with which the endpoint goes on.
 func (t *datagram) errorReceived(err error) {
-	if t.ended {
-		return
-	}
-	if err := t.call("ErrorReceived", t, t.proto, func() { t.proto.ErrorReceived(err) }); err != nil {
-		t.end(err)
+	if !t.ended {
+		t.callOrEnd(t.end, "ErrorReceived", t, t.proto, func() { t.proto.ErrorReceived(err) })
 	}
 }
 
@@ -296,18 +291,23 @@ func (t *datagram) sent(errno syscall.Errno) {
 		t.next()
 		return
 	}
+	defer t.next() // also after a loop.LoopExit, which leaves by a panic
 	t.sentFirst(errno)
-	t.next()
 }
 
 // sentFirst takes the first packet, which was sent or refused, out of the queue.
 func (t *datagram) sentFirst(errno syscall.Errno) {
+	defer t.loseIfSent()
 	p := t.queue.pop()
 	if errno != 0 {
 		t.errorReceived(t.sendFailure(p, errno))
 	}
 	t.queue.put(p)
 	t.checkMarks()
+}
+
+// loseIfSent ends what Close began when everything is sent.
+func (t *datagram) loseIfSent() {
 	if t.closing && t.queue.first == nil {
 		t.lose(nil)
 	}
@@ -329,9 +329,9 @@ func (t *datagram) checkMarks() {
 	switch {
 	case t.flow == nil:
 	case pause:
-		_ = t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
+		t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
 	case resume:
-		_ = t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
+		t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
 	}
 }
 
@@ -355,7 +355,7 @@ func (t *datagram) lose(err error) {
 
 func (t *datagram) lost(err error) {
 	defer t.close()
-	_ = t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(err) })
+	t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(err) })
 }
 
 // close gives the descriptor away, and with it what is in flight.
@@ -394,9 +394,7 @@ func (t *datagram) orphaned() {
 // Close loses the connection when everything is sent.
 func (t *datagram) Close() {
 	t.stop()
-	if t.queue.first == nil {
-		t.lose(nil)
-	}
+	t.loseIfSent()
 }
 
 // stop begins the end: nothing more is received or queued.

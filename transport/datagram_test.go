@@ -810,6 +810,91 @@ func TestAnErrorThatACancelledReceiveHadTakenComesFirst(t *testing.T) {
 	})
 }
 
+// resumable is a diary that wants to know when it may send again.
+type resumable struct {
+	datagramDiary
+	onResume func()
+}
+
+func (p *resumable) ResumeWriting() {
+	p.datagramDiary.ResumeWriting()
+	p.onResume()
+}
+
+// exits runs a loop until a callback has ended the run with reason.
+func exits(t *testing.T, l *loop.Loop, reason error, begin func(co *loop.Coro) error) {
+	t.Helper()
+	task := l.Go(begin)
+	if err := l.RunForever(); err != reason {
+		t.Errorf("RunForever returned %v, want %v", err, reason)
+	}
+	if _, err := loop.RunUntilComplete(l, task); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALoopExitInADatagramCallbackClosesTheEndpoint(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		for _, what := range []string{"DatagramReceived", "ErrorReceived"} {
+			l := ipcLoop(t, loop.WithBackend(name))
+			reason := errors.New("enough")
+			var p *datagramDiary
+			exits(t, l, reason, func(co *loop.Coro) error {
+				if what == "ErrorReceived" {
+					p = endpoint(t, co, DatagramOptions{RemoteAddr: deadPort(t, co)})
+					p.onError = func() { panic(loop.LoopExit{Err: reason}) }
+					turns(t, co) // it waits for the loop to receive
+					p.send(t, "anybody there?", Addr{})
+					return nil
+				}
+				p = endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+				p.onDatagram = func([]byte, Addr) { panic(loop.LoopExit{Err: reason}) }
+				turns(t, co)
+				p.send(t, "hello", p.addr(t))
+				return nil
+			})
+			runTask(t, l, func(co *loop.Coro) error {
+				var pe *loop.PanicError
+				if err := p.untilLost(t, co); !errors.As(err, &pe) {
+					t.Errorf("%s: lost with %v", what, err)
+				}
+				return nil
+			})
+		}
+	})
+}
+
+func TestALoopExitInResumeWritingLosesNoPacket(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		reason := errors.New("enough")
+		p, q, sent := &resumable{}, &datagramDiary{}, 0
+		p.onResume = func() { panic(loop.LoopExit{Err: reason}) }
+		exits(t, l, reason, func(co *loop.Coro) error {
+			a, b, err := sockapi.Pair(unix.SOCK_DGRAM)
+			check(t, err)
+			_, _, err = CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{Sock: a})
+			check(t, err)
+			_, _, err = CreateDatagramEndpoint(co, func() DatagramProtocol { return q }, &DatagramOptions{Sock: b})
+			check(t, err)
+			check(t, q.t.PauseReading())
+			for len(p.events) == 1 {
+				check(t, p.t.SendTo(make([]byte, 1000), Addr{}))
+				sent++
+			}
+			check(t, q.t.ResumeReading())
+			return nil
+		})
+		runTask(t, l, func(co *loop.Coro) error {
+			p.t.Close()
+			check(t, p.untilLost(t, co))
+			until(t, co, "every packet arrives", func() bool { return len(q.got) == sent })
+			finish(t, co, q)
+			return nil
+		})
+	})
+}
+
 func TestAPanicInADatagramCallbackIsReportedAndClosesTheEndpoint(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		for _, what := range []string{"DatagramReceived", "ErrorReceived", "ConnectionMade"} {

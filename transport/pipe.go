@@ -65,7 +65,7 @@ func (p *pipe) ExtraInfo(name string) (any, bool) {
 
 // made tells the protocol that the connection is there.
 func (p *pipe) made() {
-	_ = p.call("ConnectionMade", p.self, p.proto, func() { p.proto.ConnectionMade(p.self) })
+	p.call("ConnectionMade", p.self, p.proto, func() { p.proto.ConnectionMade(p.self) })
 }
 
 // lose queues ConnectionLost.
@@ -85,7 +85,7 @@ func (p *pipe) lost(err error) {
 		p.proto = nil
 		p.close()
 	}()
-	_ = p.call("ConnectionLost", p.self, p.proto, func() { p.proto.ConnectionLost(err) })
+	p.call("ConnectionLost", p.self, p.proto, func() { p.proto.ConnectionLost(err) })
 }
 
 // close closes the descriptor when no operation is in flight on it any more.

@@ -502,6 +502,7 @@ func TestGetBufferMayReplaceTheProtocolOfAPipe(t *testing.T) {
 		tr := readPipeOf(t, co, first, r)
 		first.onGet = func() {
 			if first.got.Len() > 0 {
+				clear(first.buf)
 				tr.SetProtocol(second)
 			}
 		}
@@ -514,6 +515,9 @@ func TestGetBufferMayReplaceTheProtocolOfAPipe(t *testing.T) {
 		until(t, co, "the first has it", func() bool { return first.got.String() == "one" })
 		writeString(t, w, "two")
 		until(t, co, "the second has it", func() bool { return second.got.String() == "two" })
+		if !bytes.Equal(first.buf, make([]byte, 16)) {
+			t.Errorf("the first has %q in its memory", first.buf)
+		}
 		writeString(t, w, "three")
 		third.untilData(t, co, "three")
 		closeFile(t, w)
@@ -641,6 +645,66 @@ func TestAPanicInDataReceivedClosesThePipeAndIsReported(t *testing.T) {
 			t.Errorf("%d reports", len(*all))
 		}
 		p.want(t, "made", "lost")
+	})
+}
+
+func TestALoopExitInACallbackOfAReadPipeClosesIt(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		for _, what := range []string{"DataReceived", "GetBuffer"} {
+			l := ipcLoop(t, loop.WithBackend(name))
+			reason := errors.New("enough")
+			p := &bufferProtocol{buf: make([]byte, 16)}
+			p.onData = func([]byte) { panic(loop.LoopExit{Err: reason}) }
+			p.onGet = func() {
+				if p.got.Len() > 0 {
+					panic(loop.LoopExit{Err: reason})
+				}
+			}
+			exits(t, l, reason, func(co *loop.Coro) error {
+				r, w := osPipe(t)
+				if what == "GetBuffer" {
+					readPipeOf(t, co, p, r)
+				} else {
+					readPipeOf(t, co, &p.streamDiary, r)
+				}
+				turns(t, co)
+				writeString(t, w, "x")
+				return nil
+			})
+			runTask(t, l, func(co *loop.Coro) error {
+				var pe *loop.PanicError
+				if err := p.untilLost(t, co); !errors.As(err, &pe) {
+					t.Errorf("%s: lost with %v", what, err)
+				}
+				return nil
+			})
+		}
+	})
+}
+
+func TestALoopExitInResumeWritingDoesNotStopAWritePipe(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		reason := errors.New("enough")
+		in, out := &streamDiary{}, &recorder{}
+		out.onResume = func() { panic(loop.LoopExit{Err: reason}) }
+		exits(t, l, reason, func(co *loop.Coro) error {
+			r, w := osPipe(t)
+			tr := writePipeOf(t, co, out, w)
+			check(t, tr.SetWriteBufferLimits(2<<20, 1<<20)) // so that it is resumed with something left to write
+			fill(t, tr, &out.streamDiary)
+			readPipeOf(t, co, in, r)
+			return nil
+		})
+		runTask(t, l, func(co *loop.Coro) error {
+			out.t.Close()
+			check(t, out.untilLost(t, co))
+			check(t, in.untilLost(t, co))
+			if in.data.Len() != 4<<20 {
+				t.Errorf("the reader got %d bytes", in.data.Len())
+			}
+			return nil
+		})
 	})
 }
 

@@ -67,13 +67,8 @@ func (t *readPipe) next() {
 	}
 	op := &t.first
 	if !t.polling {
-		if err := t.prepare(); err != nil {
-			t.end(err)
-			return
-		}
-		// GetBuffer may have done anything.
-		if !t.mayRead() {
-			return
+		if t.prepare(); !t.mayRead() {
+			return // GetBuffer may have done anything
 		}
 		op = &t.read
 	}
@@ -88,33 +83,34 @@ func (t *readPipe) mayRead() bool {
 }
 
 // prepare chooses the memory for the next read.
-func (t *readPipe) prepare() error {
+func (t *readPipe) prepare() {
 	for t.buffer != nil {
 		asked := t.buffer
-		buf, err := t.getBuffer(Default)
-		if err != nil || !t.mayRead() {
-			return err
+		buf := t.getBuffer(Default)
+		if !t.mayRead() {
+			return
 		}
 		if t.buffer == asked {
 			t.lentBy, t.read.Buf = asked, buf
-			return nil
+			return
 		}
 	}
 	if t.own == nil {
 		t.own = make([]byte, readPipeBuffer)
 	}
 	t.lentBy, t.read.Buf = nil, t.own
-	return nil
 }
 
-// getBuffer asks the protocol for memory, which must not be empty.
-func (t *readPipe) getBuffer(sizehint int) (buf []byte, err error) {
-	err = t.call("GetBuffer", t, t.proto, func() { buf = t.buffer.GetBuffer(sizehint) })
-	if err == nil && len(buf) == 0 {
-		err = fmt.Errorf("%w: GetBuffer returned an empty buffer", loop.ErrInvalidArgument)
+// getBuffer asks the protocol for memory, which must not be empty, or else the
+// connection ends.
+func (t *readPipe) getBuffer(sizehint int) (buf []byte) {
+	ok := t.callOrEnd(t.end, "GetBuffer", t, t.proto, func() { buf = t.buffer.GetBuffer(sizehint) })
+	if ok && len(buf) == 0 {
+		err := fmt.Errorf("%w: GetBuffer returned an empty buffer", loop.ErrInvalidArgument)
 		t.report(err)
+		t.end(err)
 	}
-	return buf, err
+	return buf
 }
 
 // Complete is called when the read has ended, or the poll before it; it
@@ -146,57 +142,54 @@ func (t *readPipe) handle(r backend.Result) {
 	case r.N == 0:
 		t.atEOF()
 	default:
-		if err := t.deliver(t.read.Buf[:r.N]); err != nil {
-			t.end(err)
-		}
+		t.deliver(t.read.Buf[:r.N])
 	}
 	t.next()
 }
 
 // deliver hands data, which is where the last read put it, to the protocol.
-func (t *readPipe) deliver(data []byte) error {
+func (t *readPipe) deliver(data []byte) {
 	switch {
 	case t.buffer == nil:
-		return t.callData(data)
+		t.callData(data)
 	case t.lentBy == t.buffer:
-		return t.call("BufferUpdated", t, t.proto, func() { t.buffer.BufferUpdated(len(data)) })
+		t.callUpdated(len(data))
+	default:
+		t.copyOut(data)
 	}
-	return t.copyOut(data)
 }
 
-func (t *readPipe) callData(data []byte) error {
-	if t.data == nil {
-		return nil
+func (t *readPipe) callData(data []byte) {
+	if t.data != nil {
+		t.callOrEnd(t.end, "DataReceived", t, t.proto, func() { t.data.DataReceived(data) })
 	}
-	return t.call("DataReceived", t, t.proto, func() { t.data.DataReceived(data) })
+}
+
+func (t *readPipe) callUpdated(n int) {
+	t.callOrEnd(t.end, "BufferUpdated", t, t.proto, func() { t.buffer.BufferUpdated(n) })
 }
 
 // copyOut hands data that was read before the protocol was changed to a
 // protocol with memory of its own. GetBuffer and BufferUpdated may do anything.
-func (t *readPipe) copyOut(data []byte) error {
+func (t *readPipe) copyOut(data []byte) {
 	for len(data) > 0 && !t.closing {
 		switch {
 		case t.paused:
 			t.keep(data)
-			return nil
+			return
 		case t.buffer == nil:
-			return t.callData(data)
+			t.callData(data)
+			return
 		}
 		asked := t.buffer
-		buf, err := t.getBuffer(len(data))
-		if err != nil {
-			return err
-		}
+		buf := t.getBuffer(len(data))
 		if t.closing || t.paused || t.buffer != asked {
 			continue
 		}
 		n := copy(buf, data)
 		data = data[n:]
-		if err := t.call("BufferUpdated", t, t.proto, func() { t.buffer.BufferUpdated(n) }); err != nil {
-			return err
-		}
+		t.callUpdated(n)
 	}
-	return nil
 }
 
 // keep keeps a copy of data, to be delivered when reading is resumed.
@@ -216,11 +209,10 @@ func (t *readPipe) takeBack() {
 // atEOF tells the protocol of the end, whatever it answers, and ends.
 func (t *readPipe) atEOF() {
 	t.eof = true
-	var err error
 	if r, ok := t.proto.(EOFReceiver); ok {
-		err = t.call("EOFReceived", t, t.proto, func() { r.EOFReceived() })
+		t.callOrEnd(t.end, "EOFReceived", t, t.proto, func() { r.EOFReceived() })
 	}
-	t.end(err)
+	t.end(nil)
 }
 
 // failed ends the connection with an error of the kernel. EIO is how a

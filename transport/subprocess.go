@@ -47,7 +47,7 @@ func connectSubprocess(l *loop.Loop, pid, pidfd int, stdio *childStdio, p Subpro
 // connected tells the protocol that the process runs, and then what has
 // happened meanwhile.
 func (t *subprocess) connected() {
-	_ = t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
+	t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
 	t.made = true
 	for _, p := range t.pipes {
 		if p != nil {
@@ -65,14 +65,14 @@ func (t *subprocess) exited() {
 		return
 	}
 	t.told = true
-	_ = t.call("ProcessExited", t, t.proto, t.proto.ProcessExited)
-	t.tryFinish()
+	defer t.tryFinish() // also after a loop.LoopExit, which leaves by a panic
+	t.call("ProcessExited", t, t.proto, t.proto.ProcessExited)
 }
 
 // pipeLost tells the protocol that a pipe has ended.
 func (t *subprocess) pipeLost(fd int, err error) {
 	t.open--
-	_ = t.call("PipeConnectionLost", t, t.proto, func() { t.proto.PipeConnectionLost(fd, err) })
+	t.call("PipeConnectionLost", t, t.proto, func() { t.proto.PipeConnectionLost(fd, err) })
 	t.tryFinish()
 }
 
@@ -85,7 +85,7 @@ func (t *subprocess) tryFinish() {
 }
 
 func (t *subprocess) lost() {
-	_ = t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(nil) })
+	t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(nil) })
 	t.closing, t.proto, t.flow = true, nil, nil
 }
 
@@ -208,10 +208,7 @@ type childOutput struct{ childPipe }
 // DataReceived passes output on. A panic closes the pipe.
 func (p *childOutput) DataReceived(data []byte) {
 	t := p.t
-	err := t.call("PipeDataReceived", t, t.proto, func() { t.proto.PipeDataReceived(p.fd, data) })
-	if err != nil {
-		t.pipes[p.fd].end(err)
-	}
+	t.callOrEnd(t.pipes[p.fd].end, "PipeDataReceived", t, t.proto, func() { t.proto.PipeDataReceived(p.fd, data) })
 }
 
 // childInput is the protocol of a child's input.
@@ -220,13 +217,13 @@ type childInput struct{ childPipe }
 // PauseWriting passes flow control on.
 func (p *childInput) PauseWriting() {
 	if t := p.t; t.flow != nil {
-		_ = t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
+		t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
 	}
 }
 
 // ResumeWriting passes flow control on.
 func (p *childInput) ResumeWriting() {
 	if t := p.t; t.flow != nil {
-		_ = t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
+		t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
 	}
 }

@@ -147,15 +147,25 @@ func (t *writePipe) Complete(op *backend.Op, r backend.Result) {
 		t.watched(r)
 	case r.Errno == 0:
 		t.flying = t.flying[r.N:]
+		defer t.written() // also after a loop.LoopExit, which leaves by a panic
 		t.checkMarks()
-		t.next()
-		if t.closing && t.WriteBufferSize() == 0 {
-			t.lose(nil)
-		}
 	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
 		t.next()
 	default:
 		t.end(t.failure(r.Errno))
+	}
+}
+
+// written goes on after a write.
+func (t *writePipe) written() {
+	t.next()
+	t.loseIfWritten()
+}
+
+// loseIfWritten ends what Close began when everything is written.
+func (t *writePipe) loseIfWritten() {
+	if t.closing && t.WriteBufferSize() == 0 {
+		t.lose(nil)
 	}
 }
 
@@ -185,9 +195,9 @@ func (t *writePipe) checkMarks() {
 	}
 	switch pause, resume := t.marks.turn(t.WriteBufferSize()); {
 	case pause:
-		_ = t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
+		t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
 	case resume:
-		_ = t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
+		t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
 	}
 }
 
@@ -212,9 +222,7 @@ func (t *writePipe) Close() {
 		return
 	}
 	t.closing = true
-	if t.WriteBufferSize() == 0 {
-		t.lose(nil)
-	}
+	t.loseIfWritten()
 }
 
 // WriteEOF is Close: a pipe has no other way to tell its end.
