@@ -68,7 +68,7 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 	case t.IsClosing():
 		return 0, fmt.Errorf("sendfile: %w", ErrClosing)
 	}
-	if _, busy := t.Protocol().(*fileProtocol); busy {
+	if s, ok := t.(*tlsStream); ok && s.sendfile {
 		return 0, fmt.Errorf("sendfile: %w", ErrSendfile)
 	}
 	s, native := t.(*stream)
@@ -293,7 +293,7 @@ func (f *fileSending) read(co *loop.Coro, p []byte) (int, error) {
 }
 
 // fileProtocol stands in for the application's protocol while a file is
-// written.
+// written. A transport that has it passes SetProtocol on to it.
 type fileProtocol struct {
 	app       Protocol
 	to        Transport
@@ -302,6 +302,26 @@ type fileProtocol struct {
 	appPaused bool // what the application was told last
 	paused    bool
 	lost      bool
+	over      bool // the transport gets app back
+}
+
+// application returns the protocol that the application has given a transport.
+func application(p Protocol) Protocol {
+	if g, ok := p.(*fileProtocol); ok {
+		return g.app
+	}
+	return p
+}
+
+// replaceBehind gives a stand-in another application's protocol; it reports
+// whether p is a stand-in.
+func replaceBehind(p, app Protocol) bool {
+	g, ok := p.(*fileProtocol)
+	if !ok || g.over {
+		return false
+	}
+	g.app = app
+	return true
 }
 
 // ConnectionMade is never called: the connection is there.
@@ -349,6 +369,7 @@ func (g *fileProtocol) restore() {
 	if g.lost {
 		return
 	}
+	g.over = true
 	g.to.SetProtocol(g.app)
 	flow, ok := g.app.(FlowController)
 	switch {

@@ -222,6 +222,35 @@ func TestWritingDuringSendfileIsRefused(t *testing.T) {
 	})
 }
 
+func TestAProtocolThatIsSetDuringSendfileStays(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := contents(8 << 20)
+		for _, file := range []io.ReaderAt{testFile(t, all), bytes.NewReader(all)} {
+			p, q := &recorder{}, &recorder{}
+			tr, peer := joined(t, co, p)
+			task := co.Loop().Go(func(co *loop.Coro) error {
+				_, err := Sendfile(co, tr, file, 0, ToEnd, nil)
+				return err
+			})
+			receive(t, co, peer, 1)
+			if tr.Protocol() != Protocol(p) {
+				t.Errorf("the protocol is a %T", tr.Protocol())
+			}
+			tr.SetProtocol(q)
+			receive(t, co, peer, len(all)-1)
+			_, err := task.Await(co)
+			check(t, err)
+			if tr.Protocol() != Protocol(q) {
+				t.Errorf("the protocol is a %T afterwards", tr.Protocol())
+			}
+			check(t, sockapi.SendAll(co, peer, []byte("to the new one")))
+			q.untilData(t, co, "to the new one")
+			tr.Close()
+			check(t, q.untilLost(t, co))
+		}
+	})
+}
+
 func TestAPeerThatGoesAwayEndsSendfileWithAConnectionError(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		all := contents(8 << 20)

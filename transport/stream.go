@@ -127,14 +127,14 @@ func (s *stream) IsClosing() bool { return s.flags&flagClosing != 0 }
 func (s *stream) Loop() *loop.Loop { return s.sh.loop }
 
 // Protocol returns the current protocol, nil after ConnectionLost.
-func (s *stream) Protocol() Protocol { return s.proto }
+func (s *stream) Protocol() Protocol { return application(s.proto) }
 
 // SetProtocol gives the next event to p.
 func (s *stream) SetProtocol(p Protocol) {
 	if p == nil {
 		panic("transport: SetProtocol(nil)")
 	}
-	if s.flags&flagLost != 0 && s.fd < 0 {
+	if s.flags&flagLost != 0 && s.fd < 0 || replaceBehind(s.proto, p) {
 		return
 	}
 	s.proto = p

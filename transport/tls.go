@@ -176,14 +176,14 @@ func (s *tlsStream) soon(fn func()) { _, _ = s.loop.CallSoonContext(s.ctx, fn) }
 func (s *tlsStream) Loop() *loop.Loop { return s.loop }
 
 // Protocol returns the current protocol, nil after ConnectionLost.
-func (s *tlsStream) Protocol() Protocol { return s.proto }
+func (s *tlsStream) Protocol() Protocol { return application(s.proto) }
 
 // SetProtocol gives the next event to p.
 func (s *tlsStream) SetProtocol(p Protocol) {
 	if p == nil {
 		panic("transport: SetProtocol(nil)")
 	}
-	if s.state == tlsOver {
+	if s.state == tlsOver || replaceBehind(s.proto, p) {
 		return
 	}
 	s.proto = p

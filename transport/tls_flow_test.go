@@ -264,13 +264,15 @@ func TestSendfileOverTLSFallsBackAndKeepsTheOrder(t *testing.T) {
 		if p.data.Len() > 0 {
 			t.Error("data was delivered during Sendfile")
 		}
+		q := &recorder{}
+		tr.SetProtocol(q)
 		_ = must2(task.Await(co))(t)
 		check(t, tr.Write([]byte(" after")))
-		p.untilData(t, co, "meanwhile")
+		q.untilData(t, co, "meanwhile")
 		tr.Close()
 		wait()
 		elsewhere(t, co, peer.Close)()
-		check(t, p.untilLost(t, co))
+		check(t, q.untilLost(t, co))
 		want := append(append([]byte("before "), text[100:]...), " after"...)
 		if !bytes.Equal(got, want) {
 			t.Errorf("%d bytes arrived, not the %d that were sent", len(got), len(want))
