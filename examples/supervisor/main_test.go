@@ -192,7 +192,7 @@ func TestACommandThatDoesNotStopIsKilled(t *testing.T) {
 		p.out.until(t, "x | up\n")
 		p.signal(t, syscall.SIGINT)
 		p.ended(t, 0)
-		if !strings.Contains(p.log.String(), "ended with -9") {
+		if !strings.Contains(p.log.String(), "does not stop, killing it") {
 			t.Errorf("log %q", p.log)
 		}
 		// The second signal shortens the time of grace.

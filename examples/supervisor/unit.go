@@ -92,14 +92,15 @@ func (u *unit) once(co *loop.Coro) (code int, err error) {
 }
 
 // shellLine is what the shell is told to run. One program takes the shell's
-// place. For anything else, such as a list of programs, the shell stays: a signal
-// to the group does not end it before the program that has to deal with it.
+// place. For anything else, such as a list of programs, the shell stays, and the
+// signals that are passed on are for the programs. SIGTERM ends it at once: if it
+// had a trap, it could start its next program after the signal, and wait for that.
 func shellLine(command string) string {
 	first, _, _ := strings.Cut(command, " ")
 	if !strings.ContainsAny(command, ";&|()\n") && !strings.Contains(first, "=") {
 		return "exec " + command
 	}
-	return "trap 'exit $?' TERM; trap : HUP USR1 USR2; " + command
+	return "trap : HUP USR1 USR2; " + command
 }
 
 // signal sends a signal to every process of the command that is in its group.
