@@ -35,11 +35,13 @@ const (
 // returns how many it sent (loop.sock_sendfile, sendfile(2)). It stops at the
 // end of the file; count is positive, or ToEnd. opts may be nil.
 //
-// A regular *os.File is sent by the kernel. Everything else, and what the
-// kernel refuses at the first attempt, is read in blocks and sent; a source
-// that is not a regular file is read in the loop's default executor, and one
-// that has no positions, such as a pipe, in sequence. The file must stay open
-// and must not be used otherwise until Sendfile returns.
+// A regular file is sent by the kernel: an *os.File, or anything else that is a
+// syscall.Conn and so tells the descriptor of one, whatever its ReadAt does.
+// Everything else, and what the kernel refuses at the first attempt, is read in
+// blocks and sent; a source that is not a regular file is read in the loop's
+// default executor, and an *os.File that has no positions, such as a pipe, in
+// sequence. The file must stay open and must not be used otherwise until
+// Sendfile returns; of a closed one the error is os.ErrClosed.
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. No other call's bytes
@@ -92,32 +94,39 @@ type source struct {
 // sourceOf finds out what file is.
 func sourceOf(file io.ReaderAt) (source, error) {
 	src := source{at: file, fd: -1}
-	f, ok := file.(*os.File)
+	src.file, _ = file.(*os.File)
+	c, ok := file.(syscall.Conn)
 	if !ok {
 		return src, nil
 	}
-	src.file = f
-	raw, err := f.SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return src, fmt.Errorf("file: %w", err)
 	}
-	var st unix.Stat_t
-	var statErr error
-	fd := -1
-	if err := raw.Control(func(n uintptr) {
-		fd = int(n)
-		statErr = unix.Fstat(fd, &st)
-	}); err != nil {
+	src.fd, err = regularFD(raw)
+	if err == nil {
+		return src, nil
+	}
+	if f, ok := file.(interface{ Name() string }); ok {
+		return src, fmt.Errorf("file %s: %w", f.Name(), err)
+	}
+	return src, fmt.Errorf("file: %w", err)
+}
+
+// regularFD returns the descriptor of a regular file, -1 of anything else.
+func regularFD(raw syscall.RawConn) (fd int, err error) {
+	fd = -1
+	cerr := raw.Control(func(n uintptr) {
+		var st unix.Stat_t
+		if err = unix.Fstat(int(n), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			fd = int(n)
+		}
+	})
+	if cerr != nil {
 		// Control fails for one reason, by an error that os does not export.
-		return src, fmt.Errorf("file %s: %w", f.Name(), os.ErrClosed)
+		return -1, os.ErrClosed
 	}
-	if statErr != nil {
-		return src, fmt.Errorf("file %s: %w", f.Name(), statErr)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFREG {
-		src.fd = fd
-	}
-	return src, nil
+	return fd, err
 }
 
 // seek leaves the file behind what was sent.

@@ -106,6 +106,77 @@ func TestSendfileSendsTheFileOrAPartAndLeavesThePositionBehindIt(t *testing.T) {
 	}
 }
 
+// described is a source of a type of its own, with a descriptor and a position.
+type described struct {
+	syscall.Conn
+	at int64
+}
+
+var errRead = errors.New("it was read")
+
+func (d *described) ReadAt([]byte, int64) (int, error) { return 0, errRead }
+
+func (d *described) Seek(offset int64, _ int) (int64, error) {
+	d.at = offset
+	return offset, nil
+}
+
+func TestSendfileSendsTheRegularFileOfAnyTypeThatTellsItsDescriptor(t *testing.T) {
+	content := noise(3 << 20)
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, content)
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			receiver := receiveAll(co, b)
+			src := &described{Conn: f}
+			n, err := Sendfile(co, a, src, 1000, 2<<20, &SendfileOptions{NoFallback: true})
+			if n != 2<<20 || err != nil {
+				t.Errorf("Sendfile = %d, %v", n, err)
+			}
+			if src.at != 1000+2<<20 || position(t, f) != 3<<20 {
+				t.Errorf("the position is %d, that of the descriptor %d", src.at, position(t, f))
+			}
+			if err := a.Shutdown(unix.SHUT_WR); err != nil {
+				return err
+			}
+			got, err := receiver.Await(co)
+			if !bytes.Equal(got, content[1000:1000+2<<20]) {
+				t.Errorf("received %d bytes, not those of the file", len(got))
+			}
+			return err
+		})
+	})
+}
+
+func TestSendfileReadsATypeThatTellsTheDescriptorOfNoRegularFile(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		run(t, l, func(co *loop.Coro) error {
+			src := &described{Conn: r, at: 7}
+			if _, err := Sendfile(co, a, src, 0, ToEnd, &SendfileOptions{NoFallback: true}); !errors.Is(err, ErrSendfileNotAvailable) {
+				t.Errorf("Sendfile without the fallback = %v", err)
+			}
+			if _, err := Sendfile(co, a, src, 0, ToEnd, nil); !errors.Is(err, errRead) {
+				t.Errorf("Sendfile = %v, want the error of ReadAt", err)
+			}
+			_ = r.Close()
+			if _, err := Sendfile(co, a, src, 0, ToEnd, nil); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("Sendfile of the closed descriptor = %v", err)
+			}
+			if src.at != 7 {
+				t.Errorf("the position moved to %d", src.at)
+			}
+			return nil
+		})
+	})
+}
+
 func TestSendfileStartsAtTheOffsetWhereverThePositionIs(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		f := tempFile(t, []byte("0123456789")) // the position is at the end

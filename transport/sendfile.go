@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -41,11 +40,12 @@ type fileSender interface {
 // buffer, and returns how many it sent (loop.sendfile). It stops at the end of
 // the file; count is positive, or ToEnd. opts may be nil.
 //
-// On a socket the kernel sends a regular *os.File by itself. Where it cannot,
-// and on TLS, the file is read in blocks and written, minding the flow control.
-// Reading from the transport is paused meanwhile, and writing returns
-// ErrSendfile. The file must stay open and must not be used otherwise until
-// Sendfile returns.
+// On a socket the kernel sends a regular file by itself: an *os.File, or
+// anything else that is a syscall.Conn and so tells the descriptor of one,
+// whatever its ReadAt does. Where it cannot, and on TLS, the file is read in
+// blocks and written, minding the flow control. Reading from the transport is
+// paused meanwhile, and writing returns ErrSendfile. The file must stay open and
+// must not be used otherwise until Sendfile returns.
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. The error is
@@ -209,7 +209,7 @@ func (s *stream) flushed(co *loop.Coro) error {
 
 // regularFD returns the descriptor of a regular file, -1 for anything else.
 func regularFD(file io.ReaderAt) int {
-	f, ok := file.(*os.File)
+	f, ok := file.(syscall.Conn)
 	if !ok {
 		return -1
 	}

@@ -94,6 +94,29 @@ type seekReaderAt interface {
 	io.Seeker
 }
 
+// described is a source of a type of its own that has a descriptor.
+type described struct{ syscall.Conn }
+
+func (described) ReadAt([]byte, int64) (int, error) { return 0, errors.New("it was read") }
+
+func TestTheKernelSendsTheRegularFileOfAnyTypeThatTellsItsDescriptor(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := contents(10_000)
+		f := testFile(t, all)
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		n, err := Sendfile(co, tr, described{f}, 1000, ToEnd, &SendfileOptions{NoFallback: true})
+		if n != 9000 || err != nil {
+			t.Fatalf("sent %d, %v", n, err)
+		}
+		if got := receive(t, co, peer, 9000); !bytes.Equal(got, all[1000:]) {
+			t.Error("other bytes arrived")
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
 func TestSendfileOfAnEmptyFileSendsNothing(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
