@@ -12,7 +12,7 @@ import (
 )
 
 // directory opens the files below a root, and none outside, wherever symbolic
-// links lead. Its files are *os.File, which responses send by sendfile.
+// links lead. Responses send its files by sendfile.
 type directory struct {
 	root *os.Root
 	dir  *os.File // the root again, for openat2
@@ -45,7 +45,7 @@ func (d *directory) Open(name string) (http.File, error) {
 	f, err := d.open(name)
 	switch {
 	case err == nil:
-		return served(f)
+		return f, nil
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP),
 		strings.Contains(name, "\x00"):
 		return nil, fs.ErrNotExist
@@ -61,6 +61,29 @@ func (d *directory) Open(name string) (http.File, error) {
 	return nil, err
 }
 
+// open lets the kernel watch over the root: openat2(2) is one system call for
+// any depth, where os.Root makes several per file. What the kernel does not
+// open, os.Root tries again and says why. O_NONBLOCK keeps the opening of a FIFO
+// from waiting for its writer.
+func (d *directory) open(name string) (http.File, error) {
+	fd, err := unix.Openat2(int(d.dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		return served(f)
+	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return newFile(fd, name, &st), nil
+	}
+	return served(os.NewFile(uintptr(fd), name))
+}
+
 // served returns f if it is a file or a directory: reading anything else, such
 // as a FIFO, might wait for ever, and the loop with it.
 func served(f *os.File) (http.File, error) {
@@ -72,19 +95,4 @@ func served(f *os.File) (http.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// open lets the kernel watch over the root: openat2(2) is one system call for
-// any depth, where os.Root makes several per file. What the kernel does not
-// open, os.Root tries again and says why. O_NONBLOCK keeps the opening of a FIFO
-// from waiting for its writer.
-func (d *directory) open(name string) (*os.File, error) {
-	fd, err := unix.Openat2(int(d.dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }

@@ -10,6 +10,7 @@
 //	limits.go     ends what takes too long
 //	response.go   an http.ResponseWriter that sends files with sendfile(2)
 //	directory.go  opens the files below the root, and none outside
+//	file.go       a regular file, served with few system calls
 //	accesslog.go  one line per request
 //
 // Parsing, directory listings, ranges, conditions and MIME types are net/http's.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/loop"
@@ -132,6 +132,14 @@ func (w *response) appendBody(out, p []byte) []byte {
 	return append(out, "\r\n"...)
 }
 
+// sendable is what sockapi.Sendfile leaves to the kernel, if it is a regular
+// file: a *file or an *os.File.
+type sendable interface {
+	io.ReadSeeker
+	io.ReaderAt
+	syscall.Conn
+}
+
 // ReadFrom sends the rest of r. net/http's file server calls it, by io.CopyN,
 // with a file; that is sent without passing through this process, unless it is
 // so small that it fits behind the header.
@@ -141,7 +149,7 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	if !limited || !w.sendsBody() || w.length < 0 {
 		return io.Copy(struct{ io.Writer }{w}, r)
 	}
-	file, ok := lr.R.(*os.File)
+	file, ok := lr.R.(sendable)
 	if !ok {
 		return io.Copy(struct{ io.Writer }{w}, r)
 	}
@@ -158,7 +166,7 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 }
 
 // collect reads the next n bytes of file behind what was collected.
-func (w *response) collect(file *os.File, n int) (int64, error) {
+func (w *response) collect(file sendable, n int) (int64, error) {
 	from := len(w.c.out)
 	w.c.out = slices.Grow(w.c.out, n)
 	n, err := io.ReadFull(file, w.c.out[from:from+n])
@@ -171,7 +179,7 @@ func (w *response) collect(file *os.File, n int) (int64, error) {
 }
 
 // sendfile sends the next lr.N bytes of file.
-func (w *response) sendfile(file *os.File, lr *io.LimitedReader) (sent int64, err error) {
+func (w *response) sendfile(file sendable, lr *io.LimitedReader) (sent int64, err error) {
 	offset, err := file.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return 0, err
@@ -198,7 +206,7 @@ func (w *response) sendfile(file *os.File, lr *io.LimitedReader) (sent int64, er
 
 // sendPiece sends at least some of count bytes. A client that takes little, but
 // does take some within the limit, is slow and not gone.
-func (w *response) sendPiece(file *os.File, offset, count int64) (n int64, err error) {
+func (w *response) sendPiece(file sendable, offset, count int64) (n int64, err error) {
 	w.c.limit(w.c.s.limits.write)
 	n, err = sockapi.Sendfile(w.c.co, w.c.sock, file, offset, count, nil)
 	err = w.c.unlimit(err)
