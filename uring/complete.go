@@ -111,7 +111,8 @@ func (b *Backend) ready(idx uint32, res int32) {
 	}
 }
 
-// maxDropped is how often an operation that the kernel drops is tried again.
+// maxDropped is how often in a row an operation that the kernel drops is tried
+// again.
 const maxDropped = 16
 
 // dropped acts on an operation that the kernel has cancelled though nobody
@@ -176,6 +177,7 @@ func (b *Backend) failed(idx uint32, res int32) {
 // succeeded acts on a result.
 func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
 	s := b.slots.at(idx)
+	s.dropped = 0
 	op := s.op
 	r := backend.Result{N: int(res)}
 	switch op.Code {

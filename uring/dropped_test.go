@@ -36,6 +36,21 @@ func TestAnOperationThatTheKernelDropsIsTriedAgain(t *testing.T) {
 	}
 }
 
+func TestAMultishotThatGoesOnMayBeDroppedAnyNumberOfTimes(t *testing.T) {
+	b := open(t, nil)
+	r, w := pair(t, unix.SOCK_STREAM)
+	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
+	submit(t, b, op)
+	for n := range 2 * maxDropped {
+		drop(t, b, op)
+		write(t, w, []byte("x"))
+		run(t, b, func() bool { return op.ended() || len(op.data) > n })
+	}
+	if op.ended() {
+		t.Errorf("it ended with %+v", op.last())
+	}
+}
+
 func TestAnOperationThatTheKernelDropsForEverFails(t *testing.T) {
 	b := open(t, nil)
 	r, _ := pair(t, unix.SOCK_STREAM)

@@ -41,7 +41,7 @@ type slot struct {
 	onFD       bool  // is in the descriptor's lists
 	cancelled  bool  // was asked to end, by Cancel or by OpClose
 	shut       bool  // an accept on a listener that was shut down
-	dropped    uint8 // how often the kernel has ended it though nobody asked
+	dropped    uint8 // how often in a row the kernel has ended it though nobody asked
 }
 
 // Slots live in pages, so that a slot never moves.
