@@ -35,6 +35,7 @@ func compareCalls(args []string) error {
 	if err != nil {
 		return err
 	}
+	s.chooseClient()
 	_, straceErr := exec.LookPath("strace")
 	if straceErr != nil {
 		missing = append(missing, "strace")

@@ -38,6 +38,7 @@ type settings struct {
 	loadCPUs string
 	cores    int
 	out      string
+	client   string   // the client in C; without it, the one in Go makes the load
 	failures []string // which servers failed, and how
 }
 
@@ -91,6 +92,9 @@ func compareServers(s settings, list []shape, all []candidate, args []string) er
 	if len(servers) == 0 {
 		return errors.New("no server can be built")
 	}
+	if s.kind() == "echo" {
+		s.chooseClient()
+	}
 	results := measure(&s, servers, list)
 	if err := s.write(results, table(results, servers, list, missing, &s)); err != nil {
 		return err
@@ -107,6 +111,25 @@ func (s *settings) kind() string {
 		return "storm"
 	}
 	return "echo"
+}
+
+// chooseClient builds the client in C. Where that cannot be, say because
+// io_uring is refused, the one in Go takes its place.
+func (s *settings) chooseClient() {
+	exe := filepath.Join("bin", "load_client")
+	if err := load.BuildRing(filepath.Join("load", "c", "client.c"), exe); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: the client in Go makes the load: %v\n", err)
+		return
+	}
+	s.client = exe
+}
+
+// loadBy says in the results what made the load.
+func (s *settings) loadBy() string {
+	if s.client != "" {
+		return "Load by the client in C, on io_uring."
+	}
+	return "Load by the client in Go."
 }
 
 // file is the name of the results without its extension.
@@ -228,7 +251,37 @@ func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
 
 const warmup = 200 * time.Millisecond
 
+// runLoad makes the load of a shape and makes sure that it is what it should be.
 func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
+	run := runGo
+	if s.client != "" {
+		run = runRing
+	}
+	res, err := run(s, addr, sh)
+	if err != nil {
+		return nil, err
+	}
+	if res.Mismatches > 0 {
+		return nil, fmt.Errorf("%d bytes came back wrong", res.Mismatches)
+	}
+	if res.Total == 0 {
+		return nil, errors.New("no message came back")
+	}
+	return res, nil
+}
+
+func runRing(s *settings, addr string, sh shape) (*load.Result, error) {
+	cpus, err := parseCPUs(s.loadCPUs)
+	if err != nil {
+		return nil, err
+	}
+	return load.RunRing(s.client, load.Config{
+		Addr: addr, Connections: sh.Connections, Size: sh.Size, Depth: sh.Depth, Warmup: warmup, Duration: s.duration, CPUs: cpus,
+	})
+}
+
+// runGo runs a client in Go, in a process of its own.
+func runGo(s *settings, addr string, sh shape) (*load.Result, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -243,12 +296,6 @@ func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
 	var res load.Result
 	if err := json.Unmarshal(out, &res); err != nil {
 		return nil, fmt.Errorf("load: %w: %q", err, out)
-	}
-	if res.Mismatches > 0 {
-		return nil, fmt.Errorf("%d bytes came back wrong", res.Mismatches)
-	}
-	if res.Total == 0 {
-		return nil, errors.New("no message came back")
 	}
 	return &res, nil
 }

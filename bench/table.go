@@ -11,7 +11,7 @@ import (
 // rate in the same round, and what else was measured.
 func table(all []measurement, servers []candidate, list []shape, missing []string, s *settings) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Server on %d core(s), %d rounds of %v, servers interleaved.\n", s.cores, s.rounds, s.duration)
+	fmt.Fprintf(&b, "Server on %d core(s), %d rounds of %v, servers interleaved. %s\n", s.cores, s.rounds, s.duration, s.loadBy())
 	writeMissing(&b, missing)
 	leads(&b, all, servers, list)
 	for _, sh := range list {

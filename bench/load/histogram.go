@@ -16,9 +16,12 @@ const (
 )
 
 // Add counts one duration.
-func (h *Histogram) Add(ns uint64) {
-	h.counts[bucket(ns)]++
-	h.total++
+func (h *Histogram) Add(ns uint64) { h.AddMany(ns, 1) }
+
+// AddMany counts a duration n times.
+func (h *Histogram) AddMany(ns, n uint64) {
+	h.counts[bucket(ns)] += n
+	h.total += n
 	h.max = max(h.max, ns)
 }
 

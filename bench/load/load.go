@@ -48,11 +48,24 @@ type runner struct {
 	data  []byte
 }
 
+func (c *Config) check() error {
+	if c.Connections < 1 || c.Size < 1 || c.Depth < 1 || len(c.CPUs) < 1 {
+		return fmt.Errorf("load: connections, size, depth and CPUs must be positive: %+v", *c)
+	}
+	return nil
+}
+
+// share is how many of the connections thread i has.
+func (c *Config) share(i int) int {
+	threads := min(len(c.CPUs), c.Connections)
+	return c.Connections/threads + b2i(i < c.Connections%threads)
+}
+
 // Run makes the load and returns what it measured. The error says which
 // connection failed and how.
 func Run(cfg Config) (*Result, error) {
-	if cfg.Connections < 1 || cfg.Size < 1 || cfg.Depth < 1 || len(cfg.CPUs) < 1 {
-		return nil, fmt.Errorf("load: connections, size, depth and CPUs must be positive: %+v", cfg)
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	r := &runner{cfg: cfg, data: pattern(cfg.Size)}
 	threads := min(len(cfg.CPUs), cfg.Connections)
@@ -63,9 +76,8 @@ func Run(cfg Config) (*Result, error) {
 	for i := range workers {
 		w := &worker{r: r, cpu: cfg.CPUs[i]}
 		workers[i] = w
-		n := cfg.Connections/threads + b2i(i < cfg.Connections%threads)
 		connected.Add(1)
-		done.Go(func() { errs[i] = w.work(n, &connected, start) })
+		done.Go(func() { errs[i] = w.work(cfg.share(i), &connected, start) })
 	}
 	connected.Wait()
 	close(start)
@@ -91,8 +103,12 @@ func collect(workers []*worker, seconds float64) *Result {
 		res.Total += w.total
 		res.Mismatches += w.mismatches
 	}
-	res.P50, res.P99, res.P999, res.Max = h.Quantile(0.5), h.Quantile(0.99), h.Quantile(0.999), h.max
+	res.quantiles(&h)
 	return res
+}
+
+func (r *Result) quantiles(h *Histogram) {
+	r.P50, r.P99, r.P999, r.Max = h.Quantile(0.5), h.Quantile(0.99), h.Quantile(0.999), h.max
 }
 
 // pattern returns the bytes of a message: their position, so that a shifted

@@ -3,6 +3,8 @@ package load
 import (
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -79,25 +81,61 @@ func echoServer(t *testing.T, transform func([]byte)) string {
 	return l.Addr().String()
 }
 
+// forClients runs a test with the client in Go and with the one in C, which
+// only CI has to have.
+func forClients(t *testing.T, test func(t *testing.T, run func(Config) (*Result, error))) {
+	t.Run("Go", func(t *testing.T) { test(t, Run) })
+	t.Run("C", func(t *testing.T) {
+		exe := filepath.Join(t.TempDir(), "client")
+		if err := BuildRing(filepath.Join("c", "client.c"), exe); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skipf("gcc, liburing or io_uring is missing: %v", err)
+		}
+		test(t, func(cfg Config) (*Result, error) { return RunRing(exe, cfg) })
+	})
+}
+
 func TestTheLoadCountsWhatComesBack(t *testing.T) {
-	addr := echoServer(t, func([]byte) {})
-	for _, cfg := range []Config{{Connections: 3, Size: 100, Depth: 1}, {Connections: 2, Size: 3000, Depth: 4}} {
-		cfg.Addr, cfg.CPUs, cfg.Duration = addr, []int{0}, 50*time.Millisecond
-		res, err := Run(cfg)
-		if err != nil {
-			t.Fatal(err)
+	forClients(t, func(t *testing.T, run func(Config) (*Result, error)) {
+		addr := echoServer(t, func([]byte) {})
+		for _, cfg := range []Config{
+			{Connections: 3, Size: 100, Depth: 1}, {Connections: 2, Size: 3000, Depth: 4}, {Connections: 9, Size: 300 << 10, Depth: 2},
+		} {
+			cfg.Addr, cfg.CPUs, cfg.Duration = addr, []int{0, 0}, 50*time.Millisecond
+			res, err := run(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Total == 0 || res.Total < res.Messages || res.Mismatches != 0 || res.P50 > res.P99 || res.P99 > res.Max || res.Seconds <= 0 {
+				t.Errorf("%+v gave %+v", cfg, res)
+			}
 		}
-		if res.Total == 0 || res.Total < res.Messages || res.Mismatches != 0 || res.P50 > res.P99 || res.P99 > res.Max {
-			t.Errorf("%+v", res)
-		}
-	}
+	})
 }
 
 func TestWrongBytesAreNoticed(t *testing.T) {
-	addr := echoServer(t, func(p []byte) { p[0]++ })
-	res, err := Run(Config{Addr: addr, CPUs: []int{0}, Connections: 1, Size: 64, Depth: 1, Duration: 50 * time.Millisecond})
-	if err != nil || res.Mismatches == 0 {
-		t.Errorf("%+v, %v", res, err)
+	forClients(t, func(t *testing.T, run func(Config) (*Result, error)) {
+		addr := echoServer(t, func(p []byte) { p[0]++ })
+		for _, size := range []int{64, 16 << 10} {
+			res, err := run(Config{Addr: addr, CPUs: []int{0}, Connections: 9, Size: size, Depth: 1, Duration: 50 * time.Millisecond})
+			if err != nil || res.Mismatches == 0 {
+				t.Errorf("messages of %d bytes: %+v, %v", size, res, err)
+			}
+		}
+	})
+}
+
+func TestSharesAddUp(t *testing.T) {
+	for _, cfg := range []Config{{Connections: 50, CPUs: []int{1, 2, 3}}, {Connections: 2, CPUs: []int{1, 2, 3}}, {Connections: 1, CPUs: []int{1}}} {
+		sum := 0
+		for i := range min(len(cfg.CPUs), cfg.Connections) {
+			sum += cfg.share(i)
+		}
+		if sum != cfg.Connections {
+			t.Errorf("%+v: %d connections", cfg, sum)
+		}
 	}
 }
 
@@ -110,21 +148,37 @@ func TestAStormCountsConnections(t *testing.T) {
 }
 
 func TestEndsOfConnectionsAreErrors(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		c, err := l.Accept()
+	forClients(t, func(t *testing.T, run func(Config) (*Result, error)) {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		_, _ = io.ReadFull(c, make([]byte, 64))
-		_ = c.Close()
-	}()
-	_, err = Run(Config{Addr: l.Addr().String(), CPUs: []int{0}, Connections: 1, Size: 64, Depth: 1, Duration: 50 * time.Millisecond})
-	if err == nil || !strings.Contains(err.Error(), "connection 0") {
-		t.Errorf("%v", err)
-	}
+		defer l.Close()
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.ReadFull(c, make([]byte, 64))
+			_ = c.Close()
+		}()
+		_, err = run(Config{Addr: l.Addr().String(), CPUs: []int{0}, Connections: 1, Size: 64, Depth: 1, Duration: 50 * time.Millisecond})
+		if err == nil || !strings.Contains(err.Error(), "connection 0") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAServerThatIsNotThereIsAnError(t *testing.T) {
+	forClients(t, func(t *testing.T, run func(Config) (*Result, error)) {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = l.Close()
+		_, err = run(Config{Addr: l.Addr().String(), CPUs: []int{0, 0}, Connections: 2, Size: 64, Depth: 1, Duration: 50 * time.Millisecond})
+		if err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("%v", err)
+		}
+	})
 }
