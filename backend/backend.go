@@ -31,6 +31,11 @@ type Backend interface {
 	// backend that gains nothing by trying always reports false.
 	Try(op *Op) (Result, bool)
 
+	// DirectSend returns the size in bytes from which on a send costs less as a
+	// system call of its own, from memory that was just touched, than as a copy
+	// that is submitted together with others.
+	DirectSend() int
+
 	// Keep lets the Receiver that is being told of r.Data keep that memory, which
 	// is otherwise lent until Complete returns. It returns what GiveBack wants,
 	// or nil if the backend cannot spare the memory: then it is to be copied.

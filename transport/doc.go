@@ -14,7 +14,7 @@
 // Write gets is copied, or sent, before it returns. Neither allocates. What is
 // written in one turn of the loop is sent at the end of the turn, with one
 // operation; what exceeds the high water mark is sent at once, and so is a
-// single write of 8 KiB or more.
+// single write of 8 KiB or more, on io_uring of 16 KiB or more.
 //
 // # Flow control
 //

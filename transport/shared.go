@@ -12,9 +12,12 @@ type shared struct {
 	chunks   chunks
 	outboxes []*outbox
 	closers  []*closer
-	clients  streamList // the streams without a server
-	servers  *Server    // those that are not over, linked by next
-	ports    portList
+	// directSend is the size in bytes from which on a single write is sent at
+	// once from the caller's memory, if nothing waits before it.
+	directSend int
+	clients    streamList // the streams without a server
+	servers    *Server    // those that are not over, linked by next
+	ports      portList
 }
 
 // portList counts the listening sockets that are being closed.
@@ -39,7 +42,9 @@ type sharedKey struct{}
 
 // sharedOf returns what the transports of l share.
 func sharedOf(l *loop.Loop) *shared {
-	return l.Attached(sharedKey{}, func() loop.Attachment { return &shared{loop: l} }).(*shared)
+	return l.Attached(sharedKey{}, func() loop.Attachment {
+		return &shared{loop: l, directSend: l.Backend().DirectSend()}
+	}).(*shared)
 }
 
 // LoopClosed closes the descriptors that are left, and releases the memory.

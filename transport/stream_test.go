@@ -371,7 +371,7 @@ func TestTheCallersBufferIsNeitherChangedNorKept(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
 		tr, peer := joined(t, co, p)
-		for _, n := range []int{10, directSend, 1 << 20} {
+		for _, n := range []int{10, co.Loop().Backend().DirectSend(), 1 << 20} {
 			b := bytes.Repeat([]byte("x"), n)
 			check(t, tr.Write(b))
 			if i := bytes.IndexFunc(b, func(r rune) bool { return r != 'x' }); i >= 0 {

@@ -11,11 +11,6 @@ import (
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
-// directSend is the size in bytes from which on a single write is sent at once
-// from the caller's memory if nothing waits before it: then the system call
-// costs less than the copy, and the data is still in the processor's cache.
-const directSend = 8 << 10
-
 // maxOutboxes is how many outboxes of a loop are kept for the next use.
 const maxOutboxes = 4096
 
@@ -225,7 +220,7 @@ func (s *stream) Write(p []byte) error {
 	if drop, err := s.mayWrite(len(p)); drop || err != nil {
 		return err
 	}
-	if s.out == nil && len(p) >= directSend {
+	if s.out == nil && len(p) >= s.sh.directSend {
 		p = p[s.sendNow(p):]
 		if len(p) == 0 || s.flags&flagClosing != 0 {
 			return nil
