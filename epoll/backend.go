@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/internal/hot"
+	"github.com/seed-80cfe818/ringloop/internal/linger"
 )
 
 // DefaultBufferSize is the size in bytes of the receive buffer if
@@ -56,7 +57,7 @@ type Backend struct {
 	events   []unix.EpollEvent
 	pwait2   bool
 	skipped  int
-	busy     bool // the last wait found several events
+	lookout  linger.Lookout
 	suspects []*entry
 	quiet    int // turns since the suspects were last looked at
 	unpolled []*entry
@@ -84,7 +85,7 @@ func New(o *Options) (*Backend, error) {
 	if size == 0 {
 		size = DefaultBufferSize
 	}
-	b := &Backend{hot: hot.New(size), events: make([]unix.EpollEvent, 256)}
+	b := &Backend{hot: hot.New(size), lookout: linger.New(), events: make([]unix.EpollEvent, 256)}
 	var err error
 	if b.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, unavailable("epoll_create1", err)

@@ -82,21 +82,21 @@ func (b *Backend) collect(timeout time.Duration) error {
 }
 
 // sleep waits for at most timeout, for ever if it is negative, and notes the
-// events. When the last wait found several, the next are probably there already,
-// so that a call that does not involve the runtime is tried first. quiet says that the timeout passed and nothing happened.
+// events. It looks out for them for a moment before it really sleeps, with calls
+// that do not involve the runtime. quiet says that the timeout passed and nothing happened.
 func (b *Backend) sleep(timeout time.Duration) (quiet bool, err error) {
-	if timeout != 0 && !b.wakeState.CompareAndSwap(awake, sleeping) {
-		timeout = 0
-	}
 	var n int
 	var errno syscall.Errno
-	if timeout != 0 && b.busy {
+	left, arrived := b.lookout.For(timeout, func() bool {
 		n, errno = b.epollWait(0)
+		return n > 0 || errno != 0 || b.wakeState.Load() != awake
+	})
+	if !arrived {
+		if left != 0 && !b.wakeState.CompareAndSwap(awake, sleeping) {
+			left = 0
+		}
+		n, errno = b.epollWait(left)
 	}
-	if n == 0 && errno == 0 {
-		n, errno = b.epollWait(timeout)
-	}
-	b.busy = n > 1
 	woke := b.wakeState.Load() != awake && b.wakeState.Swap(awake) == woken
 	if errno != 0 {
 		if errno == syscall.EINTR {

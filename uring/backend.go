@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/internal/hot"
+	"github.com/seed-80cfe818/ringloop/internal/linger"
 )
 
 // Backend performs operations with one ring. See backend.Backend for which
@@ -27,6 +28,8 @@ type Backend struct {
 	own    hot.Buffer // receives for connections that are better off without them, see bulk.go
 	copied []byte     // a piece of a file on its way to a blocking socket
 	lent   int32      // a provided buffer's number plus 1 while a receiver has it
+
+	lookout linger.Lookout
 
 	// done holds the slots whose result is known without the kernel; those
 	// before doneHead are delivered.
@@ -100,7 +103,7 @@ func build(opt Options, known map[string]error) (*Backend, error) {
 	for f, why := range refused {
 		missing[f] = why
 	}
-	b := &Backend{own: hot.New(max(opt.BufferSize, bulkSize))}
+	b := &Backend{own: hot.New(max(opt.BufferSize, bulkSize)), lookout: linger.New()}
 	if b.ring, err = newRing(s); err != nil {
 		b.ring.close()
 		return nil, err
@@ -262,7 +265,7 @@ func (b *Backend) cancel(idx uint32) {
 }
 
 // Wait submits with one system call, and sleeps in another if nothing has
-// completed by then. It makes none if there is nothing to submit, nothing to wait
+// completed by then, nor shortly after if that is to be expected. It makes none if there is nothing to submit, nothing to wait
 // for and nothing that the kernel holds back.
 func (b *Backend) Wait(timeout time.Duration) error {
 	if b.phase != enabled && b.phase != draining {
@@ -304,8 +307,12 @@ func (b *Backend) enter(timeout time.Duration) (woken bool, err error) {
 	if len(b.ring.stash) > 0 {
 		b.ring.unstash()
 	}
-	sleep := timeout != 0 && b.doneHead == len(b.done) && len(b.ring.stash) == 0 && !b.ring.ready() &&
-		b.ring.pending() == 0 && b.waker.state.CompareAndSwap(awake, asleep)
+	sleep := timeout != 0 && b.doneHead == len(b.done) && len(b.ring.stash) == 0 && !b.ring.ready() && b.ring.pending() == 0
+	if sleep {
+		var arrived bool
+		timeout, arrived = b.lookout.For(timeout, b.arrived)
+		sleep = !arrived && timeout != 0 && b.waker.state.CompareAndSwap(awake, asleep)
+	}
 	var errno syscall.Errno
 	if sleep {
 		errno = b.ring.wait(timeout)
@@ -319,6 +326,11 @@ func (b *Backend) enter(timeout time.Duration) (woken bool, err error) {
 		return woken, nil
 	}
 	return woken, os.NewSyscallError("io_uring_enter", errno)
+}
+
+// arrived reports whether there is something to do, without a system call.
+func (b *Backend) arrived() bool {
+	return b.ring.ready() || b.ring.holdsBack() || b.waker.state.Load() != awake
 }
 
 // skipInternal acts on the completions at the head of the queue that no

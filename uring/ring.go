@@ -192,12 +192,16 @@ func (r *ring) flush() syscall.Errno {
 	return errno
 }
 
+// holdsBack reports whether the kernel says that it has something to post.
+func (r *ring) holdsBack() bool {
+	return atomic.LoadUint32(r.sqFlags)&(sqTaskrun|sys.IORING_SQ_CQ_OVERFLOW) != 0
+}
+
 // poll submits and makes the kernel post what it has, without waiting. It
 // makes no system call if there is nothing to submit and the kernel says that
 // it has nothing to post.
 func (r *ring) poll() syscall.Errno {
-	if r.pending() == 0 && r.setup&sys.IORING_SETUP_TASKRUN_FLAG != 0 &&
-		atomic.LoadUint32(r.sqFlags)&(sqTaskrun|sys.IORING_SQ_CQ_OVERFLOW) == 0 {
+	if r.pending() == 0 && r.setup&sys.IORING_SETUP_TASKRUN_FLAG != 0 && !r.holdsBack() {
 		return 0
 	}
 	r.publish()

@@ -1,0 +1,97 @@
+package linger
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func never() bool  { return false }
+func always() bool { return true }
+
+// looksIn returns in how many of n sleeps l looks out, for something that
+// never arrives.
+func looksIn(l *Lookout, n int) (looks int) {
+	for range n {
+		looked := false
+		l.For(-1, func() bool { looked = true; return false })
+		if looked {
+			looks++
+		}
+	}
+	return looks
+}
+
+func TestLookingInVainBecomesRare(t *testing.T) {
+	l := Lookout{allowed: true}
+	const perTrial = int(budget/limit) + 1
+	if n := looksIn(&l, perTrial+minSkip); n == 0 || n > perTrial {
+		t.Errorf("%d looks in the first %d sleeps, with at most %d in a trial", n, perTrial+minSkip, perTrial)
+	}
+	looksIn(&l, 4*maxSkip)
+	if n := looksIn(&l, 2*maxSkip); n == 0 || n > 2*perTrial {
+		t.Errorf("%d looks in %d sleeps later on, with at most %d in a trial", n, 2*maxSkip, perTrial)
+	}
+}
+
+func TestLookingGoesOnWhileItPays(t *testing.T) {
+	l := Lookout{allowed: true}
+	for i := range 10 * trial {
+		l.learn(budget / trial)
+		if l.left > 0 {
+			t.Fatalf("no look after %d that took as long as they may", i+1)
+		}
+	}
+}
+
+func TestOneTrialThatPaysMakesUpForMany(t *testing.T) {
+	l := Lookout{allowed: true, skip: maxSkip}
+	for range trial {
+		l.learn(0)
+	}
+	for range budget/limit + 1 {
+		l.learn(limit)
+	}
+	if l.left != minSkip {
+		t.Errorf("%d sleeps without looks, not %d", l.left, minSkip)
+	}
+}
+
+func TestForTellsWhatIsLeft(t *testing.T) {
+	l := Lookout{allowed: true}
+	if left, found := l.For(time.Hour, always); !found || left <= 0 || left > time.Hour {
+		t.Errorf("something is there: %v, %v", left, found)
+	}
+	if left, found := l.For(time.Hour, never); found || left >= time.Hour || left <= 0 {
+		t.Errorf("nothing comes within an hour: %v, %v", left, found)
+	}
+	if left, found := l.For(time.Nanosecond, never); found || left != 0 {
+		t.Errorf("nothing comes within a nanosecond: %v, %v", left, found)
+	}
+	if left, found := l.For(-1, never); found || left >= 0 {
+		t.Errorf("nothing ever comes: %v, %v", left, found)
+	}
+	if left, found := l.For(0, always); found || left != 0 {
+		t.Errorf("no time to look: %v, %v", left, found)
+	}
+	var none Lookout
+	if left, found := none.For(time.Hour, always); found || left != time.Hour {
+		t.Errorf("looks that are not allowed: %v, %v", left, found)
+	}
+}
+
+func TestRationsAreNoticed(t *testing.T) {
+	for text, want := range map[string]bool{"max 100000\n": false, "50000 100000\n": true} {
+		file := filepath.Join(t.TempDir(), "cpu.max")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := rationed(file); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	if rationed(filepath.Join(t.TempDir(), "none")) {
+		t.Error("a file that is not there rations the time")
+	}
+}
