@@ -38,7 +38,7 @@ type Backend interface {
 
 	// Keep lets the Receiver that is being told of r.Data keep that memory, which
 	// is otherwise lent until Complete returns. It returns what GiveBack wants,
-	// or nil if the backend cannot spare the memory: then it is to be copied.
+	// or nil if the backend cannot spare the memory, or copying costs less.
 	Keep(data []byte) []byte
 
 	// GiveBack returns memory that Keep has returned. It reports false for other

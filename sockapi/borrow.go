@@ -112,18 +112,11 @@ const (
 	poolLimit  = 1 << 20 // bytes of each size that are kept for the next use
 )
 
-// keepFrom is the size in bytes from which on received data stays where it is
-// if the backend can spare the memory; smaller data is copied, because it would
-// hold a large buffer.
-const keepFrom = 32 << 10
-
 // take makes data, which is the backend's until the completion returns, the
 // socket's own. The result begins with it.
 func (p *pool) take(data []byte) []byte {
-	if len(data) >= keepFrom {
-		if mem := p.loop.Keep(data); mem != nil {
-			return mem
-		}
+	if mem := p.loop.Keep(data); mem != nil {
+		return mem
 	}
 	mem := p.get(len(data))
 	copy(mem, data)

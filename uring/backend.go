@@ -231,12 +231,26 @@ func (b *Backend) wouldBeFirst(op *backend.Op) bool {
 // DirectSend returns 16 KiB: below, the ring's sends are cheaper, copy included.
 func (b *Backend) DirectSend() int { return bulkSend }
 
-// Keep hands over the buffer of what was received in bulk. A provided buffer is
-// never handed over, for others wait for it.
-func (b *Backend) Keep(data []byte) []byte { return b.own.Keep(data) }
+// Keep hands over the buffer that data is in, unless there is only a little.
+func (b *Backend) Keep(data []byte) []byte {
+	if b.lent == 0 {
+		return b.own.Keep(data)
+	}
+	bid := uint16(b.lent - 1)
+	if len(data) < b.bufs.size/keepFrom || &data[0] != &b.bufs.mem[bid][0] {
+		return nil
+	}
+	b.lent = 0
+	return b.bufs.keep(bid)
+}
 
 // GiveBack takes a buffer back.
-func (b *Backend) GiveBack(kept []byte) bool { return b.own.GiveBack(kept) }
+func (b *Backend) GiveBack(kept []byte) bool {
+	if b.bufs != nil && b.bufs.giveBack(kept) {
+		return true
+	}
+	return b.own.GiveBack(kept)
+}
 
 // Cancel asks for op to end soon.
 func (b *Backend) Cancel(op *backend.Op) {

@@ -15,21 +15,28 @@ const bufGroup = 0
 // comes; more are added when the kernel has run out.
 const firstBuffers = 32
 
+// keepFrom is the share of a provided buffer that has to be full for it to be
+// kept: less is copied, or small messages would hold much memory.
+const keepFrom = 4
+
+// maxSpare is how many buffers that were kept are held for the next use.
+const maxSpare = 64
+
 // bufStagger is added to the distance of two buffers, so that they do not all
 // begin in the same set of the processor's caches.
 const bufStagger = 320
 
 // buffers is a ring of buffers that the kernel fills in the order in which
-// they were given to it.
+// they were given to it. Their memory is the garbage collector's, so that who
+// keeps one may have it for longer than the backend lives; nothing moves it.
 type buffers struct {
-	ring   []byte // what munmap gets
-	mem    []byte
-	size   int
-	stride int
-	count  int
-	given  int // how many of count were ever given
-	mask   uint32
-	tail   uint32
+	ring  []byte   // what munmap gets
+	mem   [][]byte // by number, those that were ever given
+	spare [][]byte // the last one was used last
+	size  int
+	count int
+	mask  uint32
+	tail  uint32
 }
 
 // bufEntry is struct io_uring_buf. In the first entry of the ring the last
@@ -57,13 +64,7 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 	if err != nil {
 		return nil, err
 	}
-	stride := size + bufStagger
-	m, err := mmapAnon(count * stride)
-	if err != nil {
-		unix.Munmap(q)
-		return nil, err
-	}
-	s := &buffers{ring: q, mem: m, size: size, stride: stride, count: count, mask: uint32(count - 1)}
+	s := &buffers{ring: q, size: size, count: count, mask: uint32(count - 1)}
 	reg := pbufReg{addr: uint64(uintptr(unsafe.Pointer(&q[0]))), entries: uint32(count), group: bufGroup}
 	if _, err := register(r.fd, registerPbufRing, unsafe.Pointer(&reg), 1); err != nil {
 		s.close()
@@ -73,10 +74,16 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 	return s, nil
 }
 
-// grow gives the kernel buffers until it has been given n.
+// grow gives the kernel buffers until there are n, or as many as there may be.
 func (s *buffers) grow(n int) {
-	for ; s.given < min(n, s.count); s.given++ {
-		s.put(uint16(s.given))
+	more := min(n, s.count) - len(s.mem)
+	if more <= 0 {
+		return
+	}
+	stride := s.size + bufStagger
+	for slab := make([]byte, more*stride); len(slab) > 0; slab = slab[stride:] {
+		s.mem = append(s.mem, slab[:s.size:s.size])
+		s.put(uint16(len(s.mem) - 1))
 	}
 }
 
@@ -86,7 +93,7 @@ func (s *buffers) put(bid uint16) {
 	first := (*bufEntry)(unsafe.Pointer(&s.ring[0]))
 	i := s.tail & s.mask
 	e := (*bufEntry)(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(bufEntry{})))
-	e.addr = uint64(uintptr(unsafe.Pointer(&s.mem[int(bid)*s.stride])))
+	e.addr = uint64(uintptr(unsafe.Pointer(&s.mem[bid][0])))
 	e.len = uint32(s.size)
 	s.tail++
 	word := (*uint32)(unsafe.Pointer(&first.bid))
@@ -99,13 +106,32 @@ func (s *buffers) put(bid uint16) {
 }
 
 // data returns the first n bytes of a buffer.
-func (s *buffers) data(bid uint16, n int) []byte {
-	off := int(bid) * s.stride
-	return s.mem[off : off+n : off+n]
+func (s *buffers) data(bid uint16, n int) []byte { return s.mem[bid][:n:n] }
+
+// keep takes a buffer away and gives the kernel another one in its place.
+func (s *buffers) keep(bid uint16) []byte {
+	whole := s.mem[bid]
+	if n := len(s.spare); n > 0 {
+		s.mem[bid], s.spare[n-1] = s.spare[n-1], nil
+		s.spare = s.spare[:n-1]
+	} else {
+		s.mem[bid] = make([]byte, s.size)
+	}
+	s.put(bid)
+	return whole
 }
 
-// close releases the memory; the kernel must not use it any more.
-func (s *buffers) close() {
-	unix.Munmap(s.ring)
-	unix.Munmap(s.mem)
+// giveBack takes a buffer that was kept. It reports false for memory of another
+// size.
+func (s *buffers) giveBack(whole []byte) bool {
+	if len(whole) != s.size {
+		return false
+	}
+	if len(s.spare) < maxSpare {
+		s.spare = append(s.spare, whole)
+	}
+	return true
 }
+
+// close releases the ring; the kernel must not use it any more.
+func (s *buffers) close() { unix.Munmap(s.ring) }

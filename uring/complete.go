@@ -151,7 +151,7 @@ func (b *Backend) failed(idx uint32, res int32) {
 		return
 	case errno == syscall.ENOBUFS && op.Code == backend.OpRecv && op.Buf == nil:
 		if !s.cancelled {
-			b.bufs.grow(2 * b.bufs.given)
+			b.bufs.grow(2 * len(b.bufs.mem))
 			b.recvBulk(idx)
 			return
 		}

@@ -10,6 +10,7 @@ func keepTests() []test {
 	return append(over("keep", streams, []pairTest{
 		{"a recv passes from large to small amounts and back", multiTides},
 		{"kept memory stays as it is until it is given back", keepLent},
+		{"kept memory of single messages stays as it is until it is given back", keepMessages},
 	}), single("keep", []test{
 		{name: "nothing is lost by cancels between large and small amounts", fn: multiTidesRace},
 		{name: "memory of others is not taken back", fn: keepForeign},
@@ -70,22 +71,26 @@ func multiTidesRace(d *driver) {
 	}
 }
 
-// keepLent keeps the memory of a few completions while others arrive.
-func keepLent(d *driver, a, b int) {
-	type loan struct {
-		mem, data []byte
-		pos       int64
+// loan is memory that is kept.
+type loan struct {
+	mem, data []byte
+	pos       int64
+}
+
+// end checks that the memory is as it was, and gives it back.
+func (l loan) end(d *driver) {
+	if !follows(l.data, l.pos) {
+		d.t.Errorf("what was kept from %d on has changed", l.pos)
 	}
+	if !d.be.GiveBack(l.mem) {
+		d.t.Errorf("what was kept from %d on is not taken back", l.pos)
+	}
+}
+
+// keeping receives, keeps what it can, and lets send send total bytes.
+func keeping(d *driver, a int, total int64, send func(c *collector)) {
 	var loans []loan
 	var c collector
-	check := func(l loan) {
-		if !follows(l.data, l.pos) {
-			d.t.Errorf("what was kept from %d on has changed", l.pos)
-		}
-		if !d.be.GiveBack(l.mem) {
-			d.t.Errorf("what was kept from %d on is not taken back", l.pos)
-		}
-	}
 	o := d.multi(d.recv(a, 0))
 	d.collect(o, &c, func(r result) {
 		if mem := d.be.Keep(r.Data); mem != nil {
@@ -93,19 +98,37 @@ func keepLent(d *driver, a, b int) {
 		}
 		if len(loans) == 20 {
 			for _, l := range loans {
-				check(l)
+				l.end(d)
 			}
 			loans = loans[:0]
 		}
 	})
 	d.submit(o)
-	d.spawn("writing", func() error { return d.putPattern(b, 4*tideHigh) })
-	d.wantTotal(&c, 4*tideHigh)
+	send(&c)
+	d.wantTotal(&c, total)
 	for _, l := range loans {
-		check(l)
+		l.end(d)
 	}
 	d.cancel(o)
 	d.wantErr(o, unix.ECANCELED)
+}
+
+// keepLent keeps the memory of a few completions while others arrive.
+func keepLent(d *driver, a, b int) {
+	keeping(d, a, 4*tideHigh, func(*collector) {
+		d.spawn("writing", func() error { return d.putPattern(b, 4*tideHigh) })
+	})
+}
+
+// keepMessages does the same with messages of which each is received alone.
+func keepMessages(d *driver, a, b int) {
+	const size, count = 12 << 10, 200
+	keeping(d, a, size*count, func(c *collector) {
+		for i := range int64(count) {
+			d.feed(b, bytesOf(size, i*size))
+			d.wantTotal(c, (i+1)*size)
+		}
+	})
 }
 
 func keepForeign(d *driver) {

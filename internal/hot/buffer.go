@@ -32,10 +32,14 @@ func (b *Buffer) Bytes() []byte {
 	return b.cur
 }
 
-// Keep takes the buffer away if data is its beginning, and returns the whole of
-// it, else nil. GiveBack ends that.
+// keepFrom is the share of the buffer that has to be full for it to be kept. To
+// copy less is cheaper than to go on with another buffer, which is cold.
+const keepFrom = 8
+
+// Keep takes the buffer away if data is its beginning and not too little, and
+// returns the whole of it, else nil. GiveBack ends that.
 func (b *Buffer) Keep(data []byte) []byte {
-	if len(b.cur) == 0 || unsafe.SliceData(data) != unsafe.SliceData(b.cur) {
+	if len(b.cur) == 0 || len(data) < len(b.cur)/keepFrom || unsafe.SliceData(data) != unsafe.SliceData(b.cur) {
 		return nil
 	}
 	whole := b.cur
