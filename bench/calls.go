@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed-80cfe818/ringloop/bench/load"
 )
 
 // callCount is what one message costs a server in system calls and in heap
@@ -141,37 +144,31 @@ func parseStrace(s string) (total uint64, most string, err error) {
 	return total, strings.Join(names, ", "), nil
 }
 
-// countAllocs asks the server for its allocations before and after a run on
-// connections, and subtracts those of a short run on as many connections: what
-// connecting allocates is no message's.
+// countAllocs asks the server for its allocations twice while it is under load,
+// when all have connected and nobody has left: connecting is no message.
 func countAllocs(s *settings, c *candidate, sh shape) (float64, error) {
 	p, err := c.start(s.cpus, s.cores)
 	if err != nil {
 		return 0, err
 	}
 	defer p.stop()
-	var allocs, messages [3]float64
-	for i, d := range []time.Duration{50 * time.Millisecond, 50 * time.Millisecond, s.duration} {
-		before, err := p.mallocs()
-		if err != nil {
-			return 0, err
-		}
-		run := *s
-		run.duration = d
-		res, err := runLoad(&run, p.addr, sh)
-		if err != nil {
-			return 0, err
-		}
-		after, err := p.mallocs()
-		if err != nil {
-			return 0, err
-		}
-		allocs[i], messages[i] = after-before, float64(res.Total)
+	var res *load.Result
+	loaded := make(chan error, 1)
+	go func() {
+		var err error
+		res, err = runLoad(s, p.addr, sh)
+		loaded <- err
+	}()
+	time.Sleep(warmup + s.duration/3)
+	from := time.Now()
+	before, beforeErr := p.mallocs()
+	time.Sleep(s.duration / 3)
+	after, afterErr := p.mallocs()
+	took := time.Since(from)
+	if err := errors.Join(<-loaded, beforeErr, afterErr); err != nil {
+		return 0, err
 	}
-	if messages[2] <= messages[1] {
-		return 0, fmt.Errorf("the longer run had no more messages than the shorter: %.0f and %.0f", messages[2], messages[1])
-	}
-	return max(0, (allocs[2]-allocs[1])/(messages[2]-messages[1])), nil
+	return (after - before) / (float64(res.Messages) / res.Seconds * took.Seconds()), nil
 }
 
 // mallocs asks a server written in Go how many objects it has allocated.
