@@ -35,9 +35,11 @@ func commandTable() map[string]command {
 		"DECR":    {2, func(c *conn, args [][]byte) { c.add(args[1], -1) }},
 		"MGET":    {-2, mget},
 		"MSET":    {-3, mset},
-		"EXPIRE":  {3, func(c *conn, args [][]byte) { c.expire(args, time.Second) }},
-		"PEXPIRE": {3, func(c *conn, args [][]byte) { c.expire(args, time.Millisecond) }},
-		"TTL":     {2, ttl},
+		"EXPIRE":  {-3, func(c *conn, args [][]byte) { c.expire(args, second) }},
+		"PEXPIRE": {-3, func(c *conn, args [][]byte) { c.expire(args, millisecond) }},
+		"TTL":     {2, func(c *conn, args [][]byte) { c.ttl(args[1], second) }},
+		"PTTL":    {2, func(c *conn, args [][]byte) { c.ttl(args[1], millisecond) }},
+		"PERSIST": {2, persist},
 		"COMMAND": {-1, describe},
 		"CONFIG":  {-2, config},
 		"SELECT":  {2, selectDB},
@@ -100,65 +102,9 @@ func ping(c *conn, args [][]byte) {
 	}
 }
 
-// set is SET key value [EX seconds | PX milliseconds] [NX | XX].
-func set(c *conn, args [][]byte) {
-	var nx, xx bool
-	var life time.Duration
-	for i := 3; i < len(args); i++ {
-		switch opt := args[i]; {
-		case isWord(opt, "NX") && !xx:
-			nx = true
-		case isWord(opt, "XX") && !nx:
-			xx = true
-		case (isWord(opt, "EX") || isWord(opt, "PX")) && life == 0 && i+1 < len(args):
-			unit := time.Second
-			if isWord(opt, "PX") {
-				unit = time.Millisecond
-			}
-			i++
-			n, ok := parseInt(args[i])
-			if !ok {
-				c.fail(errInteger)
-				return
-			}
-			if life, ok = lifetime(n, unit); !ok || n <= 0 {
-				c.badExpire(args)
-				return
-			}
-		default:
-			c.fail(errSyntax)
-			return
-		}
-	}
-	if nx || xx {
-		if there := c.srv.store.get(args[1]) != nil; there != xx {
-			c.null()
-			return
-		}
-	}
-	e := c.srv.store.set(args[1], args[2], c.in.isOwned(2))
-	if life != 0 {
-		c.srv.store.expire(e, life)
-	}
-	c.ok()
-}
-
 // isWord reports whether arg is the word, in any case.
 func isWord(arg []byte, word string) bool {
 	return len(arg) == len(word) && bytes.EqualFold(arg, []byte(word))
-}
-
-// lifetime returns n units, unless that is more than can be counted.
-func lifetime(n int64, unit time.Duration) (time.Duration, bool) {
-	const longest = 100 * 365 * 24 * time.Hour
-	if limit := int64(longest / unit); n > limit || n < -limit {
-		return 0, false
-	}
-	return time.Duration(n) * unit, true
-}
-
-func (c *conn) badExpire(args [][]byte) {
-	c.fail("ERR invalid expire time in '" + strings.ToLower(string(args[0])) + "' command")
 }
 
 func del(c *conn, args [][]byte) {
@@ -222,43 +168,6 @@ func mset(c *conn, args [][]byte) {
 		c.srv.store.set(args[i], args[i+1], c.in.isOwned(i+1))
 	}
 	c.ok()
-}
-
-// expire is EXPIRE key seconds and PEXPIRE key milliseconds.
-func (c *conn) expire(args [][]byte, unit time.Duration) {
-	n, ok := parseInt(args[2])
-	if !ok {
-		c.fail(errInteger)
-		return
-	}
-	life, ok := lifetime(n, unit)
-	if !ok {
-		c.badExpire(args)
-		return
-	}
-	e := c.srv.store.get(args[1])
-	switch {
-	case e == nil:
-		c.integer(0)
-		return
-	case life <= 0:
-		c.srv.store.remove(e)
-	default:
-		c.srv.store.expire(e, life)
-	}
-	c.integer(1)
-}
-
-func ttl(c *conn, args [][]byte) {
-	e := c.srv.store.get(args[1])
-	switch {
-	case e == nil:
-		c.integer(-2)
-	case e.deadline == 0:
-		c.integer(-1)
-	default:
-		c.integer(int64((e.deadline - c.srv.store.l.Time()).Round(time.Second) / time.Second))
-	}
 }
 
 // describe is COMMAND, which redis-cli asks for its hints and can do without.

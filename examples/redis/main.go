@@ -14,6 +14,8 @@
 //	parser.go     takes commands out of a stream, in pieces of any size
 //	inline.go     commands that people type
 //	commands.go   what the commands do
+//	set.go        SET with its options
+//	lifetime.go   EXPIRE, TTL and their like
 //	store.go      keys, values and deadlines
 //
 // Everything runs on one thread, so nothing is locked, as in Redis.

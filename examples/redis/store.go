@@ -2,6 +2,7 @@ package main
 
 import (
 	"container/heap"
+	"math"
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/loop"
@@ -15,26 +16,44 @@ const purgeBatch = 1000
 type entry struct {
 	key      string
 	value    []byte
-	deadline time.Duration // by the loop's clock; 0 if it lives for ever
-	index    int           // in store.mortal, if it has a deadline
+	deadline int64 // by store.now, the last millisecond; 0 if it lives for ever
+	index    int   // in store.mortal, if it has a deadline
 }
 
 // store has the keys. A key that is over is removed when somebody asks for it,
 // and by a timer for the earliest deadline.
 type store struct {
 	l      *loop.Loop
+	epoch  int64 // what now says at the loop's time 0
 	keys   map[string]*entry
 	mortal deadlines
 	timer  loop.TimerHandle
 	armed  time.Duration // when the timer is due; 0 if it is not set
 }
 
-func newStore(l *loop.Loop) *store { return &store{l: l, keys: map[string]*entry{}} }
+func newStore(l *loop.Loop) *store {
+	return &store{l: l, epoch: time.Now().UnixMilli() - l.Time().Milliseconds(), keys: map[string]*entry{}}
+}
+
+// now returns the time in milliseconds since 1970, as Redis counts it: the loop's
+// clock, whose nanoseconds end after 292 years, could not hold its lifetimes. It
+// goes on steadily when somebody sets the system's clock.
+func (s *store) now() int64 { return s.epoch + s.l.Time().Milliseconds() }
+
+// after returns the time in n units from now, unless it is more than can be
+// counted.
+func (s *store) after(n, unit int64) (deadline int64, ok bool) {
+	now := s.now()
+	if n > math.MaxInt64/unit || n < math.MinInt64/unit || n*unit > math.MaxInt64-now {
+		return 0, false
+	}
+	return now + n*unit, true
+}
 
 // get returns the entry of a key, nil if there is none.
 func (s *store) get(key []byte) *entry {
 	e := s.keys[string(key)]
-	if e != nil && e.deadline != 0 && e.deadline <= s.l.Time() {
+	if e != nil && e.deadline != 0 && e.deadline < s.now() {
 		s.remove(e)
 		return nil
 	}
@@ -88,10 +107,10 @@ func (s *store) persist(e *entry) {
 	}
 }
 
-// expire lets an entry live for d more.
-func (s *store) expire(e *entry, d time.Duration) {
+// expire lets an entry live until the deadline.
+func (s *store) expire(e *entry, deadline int64) {
 	was := e.deadline
-	e.deadline = s.l.Time() + d
+	e.deadline = deadline
 	if was == 0 {
 		heap.Push(&s.mortal, e)
 	} else {
@@ -106,7 +125,9 @@ func (s *store) arm() {
 	if len(s.mortal) == 0 {
 		return
 	}
-	first := s.mortal[0].deadline
+	// A timer that the loop's clock has no time for is due at its end.
+	const end = math.MaxInt64 / int64(time.Millisecond)
+	first := time.Duration(min(s.mortal[0].deadline-s.epoch, end-1)+1) * time.Millisecond
 	if s.armed != 0 && s.armed <= first {
 		return
 	}
@@ -130,8 +151,8 @@ func (s *store) due() {
 // purge removes at most n entries that are over. It reports whether there may
 // be more.
 func (s *store) purge(n int) (more bool) {
-	now := s.l.Time()
-	for ; n > 0 && len(s.mortal) > 0 && s.mortal[0].deadline <= now; n-- {
+	now := s.now()
+	for ; n > 0 && len(s.mortal) > 0 && s.mortal[0].deadline < now; n-- {
 		s.remove(s.mortal[0])
 	}
 	return n == 0
