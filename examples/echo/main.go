@@ -9,8 +9,9 @@
 // With -tls and no certificate it makes one for itself. SIGINT and SIGTERM end
 // it: clients have five seconds to take what is still to be sent.
 //
-//	main.go   flags, loops and signals
-//	echo.go   the protocols
+//	main.go       flags, loops and signals
+//	services.go   what a loop listens on
+//	echo.go       the protocols
 package main
 
 import (
@@ -19,17 +20,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/examples/internal/tlsflag"
 	"github.com/seed-80cfe818/ringloop/loop"
-	"github.com/seed-80cfe818/ringloop/sockapi"
-	"github.com/seed-80cfe818/ringloop/transport"
 )
 
 // grace is how long clients have to take what is still to be sent.
@@ -37,10 +34,11 @@ const grace = 5 * time.Second
 
 // config is what the flags say.
 type config struct {
-	addr, unix, udp string
-	tls             *tls.Config
-	backend         string
-	loops           int
+	tcp       []string // one address, or all that the first loop has bound
+	unix, udp string
+	tls       *tls.Config
+	backend   string
+	loops     int
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -76,7 +74,7 @@ Sends back what it gets over TCP, a Unix socket or UDP; at least one of -addr,
 `)
 		fs.PrintDefaults()
 	}
-	fs.StringVar(&cfg.addr, "addr", "", "serve TCP on this `host:port`")
+	addr := fs.String("addr", "", "serve TCP on this `host:port`")
 	fs.StringVar(&cfg.unix, "unix", "", "serve a Unix stream socket at this `path`; a leading @ means an abstract name")
 	fs.StringVar(&cfg.udp, "udp", "", "serve UDP on this `host:port`")
 	tlsFlags.Register(fs)
@@ -85,10 +83,13 @@ Sends back what it gets over TCP, a Unix socket or UDP; at least one of -addr,
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
+	if *addr != "" {
+		cfg.tcp = []string{*addr}
+	}
 	switch {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	case cfg.addr == "" && cfg.unix == "" && cfg.udp == "":
+	case cfg.tcp == nil && cfg.unix == "" && cfg.udp == "":
 		return nil, errors.New("nothing to serve: give -addr, -unix or -udp")
 	case cfg.loops < 1:
 		return nil, fmt.Errorf("-loops %d: at least one is needed", cfg.loops)
@@ -153,107 +154,4 @@ func (p *program) loop(cfg *config, out io.Writer, first bool) {
 		}
 		return errors.Join(err, sv.end(co))
 	}, loop.WithBackend(cfg.backend))
-}
-
-// services is what a loop serves.
-type services struct {
-	servers   []*transport.Server
-	datagrams []*datagram
-}
-
-// listen makes the servers. It returns what is left for other loops.
-func (sv *services) listen(co *loop.Coro, cfg *config, out io.Writer) (*config, error) {
-	others := &config{tls: cfg.tls, backend: cfg.backend}
-	if cfg.addr != "" {
-		host, port, err := net.SplitHostPort(cfg.addr)
-		if err != nil {
-			return nil, fmt.Errorf("-addr: %w", err)
-		}
-		srv, err := transport.CreateServer(co, newStream, []string{host}, port, &transport.ServerOptions{
-			TLS: cfg.tls, ReusePort: cfg.loops != 1,
-		})
-		if err != nil {
-			return nil, err
-		}
-		sv.servers = append(sv.servers, srv)
-		for _, s := range srv.Sockets() {
-			addr, _ := s.LocalAddr()
-			fmt.Fprintln(out, "tcp", addr)
-			others.addr = net.JoinHostPort(host, strconv.Itoa(int(addr.Port())))
-		}
-	}
-	if cfg.unix != "" {
-		path := cfg.unix
-		if path[0] == '@' {
-			path = "\x00" + path[1:]
-		}
-		srv, err := transport.CreateUnixServer(co, newStream, path, &transport.UnixServerOptions{TLS: cfg.tls})
-		if err != nil {
-			return nil, err
-		}
-		sv.servers = append(sv.servers, srv)
-		fmt.Fprintln(out, "unix", cfg.unix)
-	}
-	if cfg.udp != "" {
-		local, err := udpAddr(cfg.udp)
-		if err != nil {
-			return nil, fmt.Errorf("-udp: %w", err)
-		}
-		d := &datagram{lost: loop.CreateFuture[struct{}](co.Loop())}
-		t, _, err := transport.CreateDatagramEndpoint(co, func() transport.DatagramProtocol { return d }, &transport.DatagramOptions{LocalAddr: local, ReusePort: cfg.loops != 1})
-		if err != nil {
-			return nil, err
-		}
-		sv.datagrams = append(sv.datagrams, d)
-		name, _ := t.ExtraInfo(transport.ExtraSockName)
-		fmt.Fprintln(out, "udp", name)
-		others.udp = fmt.Sprint(name)
-	}
-	return others, nil
-}
-
-func udpAddr(s string) (transport.Addr, error) {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return transport.Addr{}, err
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return transport.Addr{}, err
-	}
-	return sockapi.HostAddr(host, uint16(n)), nil
-}
-
-// end closes everything and waits for the clients, but not for ever.
-func (sv *services) end(co *loop.Coro) error {
-	for _, s := range sv.servers {
-		s.Close()
-		s.CloseClients()
-	}
-	for _, d := range sv.datagrams {
-		d.t.Abort() // packets may be lost anyway
-	}
-	err := loop.Timeout(co, grace, func() error { return sv.wait(co) })
-	if !errors.Is(err, loop.ErrTimeout) {
-		return err
-	}
-	for _, s := range sv.servers {
-		s.AbortClients()
-	}
-	return sv.wait(co)
-}
-
-// wait suspends the task until nothing is open any more.
-func (sv *services) wait(co *loop.Coro) error {
-	for _, s := range sv.servers {
-		if err := s.WaitClosed(co); err != nil {
-			return err
-		}
-	}
-	for _, d := range sv.datagrams {
-		if _, err := d.lost.Await(co); err != nil {
-			return err
-		}
-	}
-	return nil
 }

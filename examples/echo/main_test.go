@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
+	"github.com/seed-80cfe818/ringloop/loop"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m, nil) }
@@ -140,6 +142,38 @@ func TestSeveralLoopsShareAPort(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+func TestLoopsListenOnThePortsThatTheFirstGot(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		// All interfaces are two sockets where there is IPv6, each with a port.
+		cfg, err := parse([]string{"-addr", ":0", "-udp", "127.0.0.1:0", "-loops", "3"}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = loop.Run(func(co *loop.Coro) (err error) {
+			var first string
+			for i := range cfg.loops {
+				var sv services
+				var out strings.Builder
+				cfg, err = sv.listen(co, cfg, &out)
+				defer func() { err = errors.Join(err, sv.end(co)) }()
+				if err != nil {
+					return err
+				}
+				if i == 0 {
+					first = out.String()
+				}
+				if out.String() != first {
+					t.Errorf("loop %d listens on\n%sthe first one on\n%s", i, out.String(), first)
+				}
+			}
+			return nil
+		}, loop.WithBackend(backend))
+		if err != nil {
+			t.Error(err)
+		}
 	})
 }
 
