@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -379,6 +380,71 @@ func TestCallsOfATaskThatItsClosedLoopUnwindsFail(t *testing.T) {
 				if !errors.Is(err, loop.ErrLoopClosed) {
 					t.Errorf("%s = %v, want ErrLoopClosed", name, err)
 				}
+			}
+		})
+	}
+}
+
+func TestAConnectionOfAnAcceptThatItsLoopEndsAfterTheListenerIsClosed(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the tasks are pending
+			ln, addr := listen(t, "tcp4", "127.0.0.1:0")
+			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
+			closes := func(co *loop.Coro) error { // when it is unwound
+				defer func() { _ = ln.Close() }()
+				return loop.Sleep(co, time.Hour)
+			}
+			var waiting *loop.Coro
+			var acceptErr error
+			run(t, l, func(co *loop.Coro) error {
+				co.Loop().Go(closes)
+				co.Loop().Go(func(co *loop.Coro) error {
+					waiting = co
+					_, _, acceptErr = Accept(co, ln)
+					return acceptErr
+				})
+				co.Loop().Go(closes)
+				yield(t, co, 3)
+				return nil
+			})
+			// The connection comes while the task is queued, and before that goes on
+			// it is cancelled and the run ends.
+			soon := func(fn func()) {
+				if _, err := l.CallSoon(fn); err != nil {
+					t.Error(err)
+				}
+			}
+			var before, after func()
+			before = func() {
+				if !ln.in.op.InFlight() {
+					waiting.Task().Cancel("")
+					panic(loop.LoopExit{})
+				}
+				soon(before)
+			}
+			after = func() {
+				waiting.Wake()
+				soon(after)
+			}
+			soon(func() {
+				to := &unix.SockaddrInet4{Port: int(addr.Port()), Addr: [4]byte{127, 0, 0, 1}}
+				if err := unix.Connect(client.Fd(), to); err != nil && err != unix.EINPROGRESS {
+					t.Error(err)
+				}
+				soon(before)
+				after()
+			})
+			_ = l.RunForever()
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !errors.Is(acceptErr, loop.ErrLoopClosed) {
+				t.Errorf("Accept = %v", acceptErr)
+			}
+			if _, err := unix.Read(client.Fd(), make([]byte, 1)); err == unix.EAGAIN {
+				t.Error("the connection that nobody got is still open")
 			}
 		})
 	}

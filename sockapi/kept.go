@@ -36,6 +36,9 @@ func (ln *lane) keep() {
 	switch op.Code {
 	case backend.OpAccept:
 		s.kept = &kept{conn: s.accepted(ln.n), addr: addrOf(&op.Ext.Addr)}
+		if s.state == stateClosed { // after the loop, in which it waited
+			s.dropKept()
+		}
 	case backend.OpRecv, backend.OpRecvMsg:
 		if ln.n == 0 && s.ends() {
 			return // the end of a stream is reported again
