@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -108,9 +109,16 @@ func closeAdopted(sh *shared, sock *sockapi.Socket) {
 	_ = sock.Close()
 }
 
-// adopt makes the transport of a socket of the caller of what.
+// adopt makes the transport of a socket of the caller of what. A socket that is
+// in use, or another transport's, is refused and stays the caller's; otherwise it
+// is closed if the call fails.
 func adopt(co *loop.Coro, what string, factory func() Protocol, sock *sockapi.Socket, params *tlsParams) (Transport, Protocol, error) {
 	if err := sockapi.Settle(co, sock); err != nil {
+		if errors.Is(err, loop.ErrCancelled) || errors.Is(err, loop.ErrLoopClosed) {
+			// It was not refused, so it is the transport's that will not be. If it
+			// is another's by now, Close leaves it alone.
+			_ = sock.Close()
+		}
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	received, err := sock.Adopt("a stream transport")

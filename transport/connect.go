@@ -25,7 +25,9 @@ type ConnectOptions struct {
 	// Flags are those of Getaddrinfo.
 	Flags int
 	// Sock is a connected stream socket, instead of a host and a port. It
-	// belongs to the transport as soon as the arguments are accepted.
+	// belongs to the transport as soon as the arguments are accepted, and is
+	// closed if the call fails after that or is cancelled. A socket that is in
+	// use, or another transport's, is refused and stays the caller's.
 	Sock *sockapi.Socket
 	// LocalHost and LocalPort are the address to connect from, if one of them is
 	// not empty. A port alone leaves the choice of the address to the kernel.

@@ -331,6 +331,44 @@ func TestCancellingTheAdoptionOfASocketTakesItAway(t *testing.T) {
 	})
 }
 
+func TestCancellingTheAdoptionOfASocketThatReceivesAheadTakesItAway(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for what, call := range map[string]func(co *loop.Coro, sock *sockapi.Socket) error{
+			"CreateConnection": func(co *loop.Coro, sock *sockapi.Socket) error {
+				_, _, err := CreateConnection(co, mustNotCall(t), "", "", &ConnectOptions{Sock: sock})
+				return err
+			},
+			"CreateUnixConnection": func(co *loop.Coro, sock *sockapi.Socket) error {
+				_, _, err := CreateUnixConnection(co, mustNotCall(t), "", &UnixConnectOptions{Sock: sock})
+				return err
+			},
+			"ConnectAcceptedSocket": func(co *loop.Coro, sock *sockapi.Socket) error {
+				_, _, err := ConnectAcceptedSocket(co, mustNotCall(t), sock, nil)
+				return err
+			},
+		} {
+			ours, theirs, err := sockapi.Pair(unix.SOCK_STREAM)
+			check(t, err)
+			defer theirs.Close()
+			check(t, sockapi.SendAll(co, theirs, []byte("x")))
+			_, err = sockapi.RecvBorrowed(co, ours)
+			check(t, err)
+			task := co.Loop().Go(func(co *loop.Coro) error {
+				co.Task().Cancel("")
+				return call(co, ours)
+			})
+			if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Fatalf("%s returned %v", what, err)
+			}
+			if ours.Fd() != -1 {
+				t.Errorf("%s: the socket has still a descriptor", what)
+			}
+			check(t, sockapi.CloseWait(co, ours))
+			receiveEOF(t, co, theirs)
+		}
+	})
+}
+
 // stalled is a backend on which connecting never ends unless it is cancelled.
 type stalled struct {
 	backend.Backend
@@ -458,6 +496,33 @@ func TestClosingTheLoopDuringAConnectLeavesNothingOpen(t *testing.T) {
 		}
 		check(t, listener.Close())
 		check(t, tcp.Close())
+	})
+}
+
+func TestClosingTheLoopWhileASocketIsSettledForItsTransportClosesIt(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+		ours, theirs, err := sockapi.Pair(unix.SOCK_STREAM)
+		check(t, err)
+		defer func() { check(t, theirs.Close()) }()
+		l.Go(func(co *loop.Coro) error {
+			check(t, sockapi.SendAll(co, theirs, []byte("x")))
+			_, err = sockapi.RecvBorrowed(co, ours)
+			check(t, err)
+			l.Stop() // before the socket is settled
+			_, _, err = CreateConnection(co, mustNotCall(t), "", "", &ConnectOptions{Sock: ours})
+			return nil
+		})
+		check(t, l.RunForever())
+		check(t, l.Close())
+		if !errors.Is(err, loop.ErrLoopClosed) {
+			t.Errorf("CreateConnection returned %v", err)
+		}
+		if ours.Fd() != -1 {
+			t.Error("the socket has still a descriptor")
+			check(t, ours.Close())
+		}
 	})
 }
 

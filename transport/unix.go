@@ -18,7 +18,7 @@ import (
 // zero value is asyncio's default.
 type UnixConnectOptions struct {
 	// Sock is a connected Unix stream socket, instead of a path. It belongs to the
-	// transport as soon as the arguments are accepted.
+	// transport as soon as the arguments are accepted; see ConnectOptions.
 	Sock *sockapi.Socket
 	// TLS makes the connection speak TLS, and needs ServerHostname or
 	// AnyHostname. See ConnectOptions for all of these.
@@ -214,8 +214,8 @@ type AcceptedOptions struct {
 
 // ConnectAcceptedSocket makes the protocol and the transport of a stream socket
 // that was accepted elsewhere (loop.connect_accepted_socket). The socket belongs
-// to the transport as soon as the arguments are accepted. opts may be nil; see
-// CreateConnection.
+// to the transport as soon as the arguments are accepted, as that of
+// ConnectOptions does. opts may be nil; see CreateConnection.
 func ConnectAcceptedSocket(co *loop.Coro, factory func() Protocol, sock *sockapi.Socket, opts *AcceptedOptions) (Transport, Protocol, error) {
 	var o AcceptedOptions
 	if opts != nil {
