@@ -496,6 +496,54 @@ func TestTheNextReadOfAPipeGoesToTheProtocolThatReplacedTheFirst(t *testing.T) {
 	})
 }
 
+func TestTheMemoryOfAProtocolThatAPipeHasReplacedIsItsOwnAgain(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		first := &bufferProtocol{buf: make([]byte, 16)}
+		plain, buffered := &streamDiary{}, &bufferProtocol{buf: make([]byte, 16)}
+		tr := readPipeOf(t, co, first, r).(*readPipe)
+		inFlight := func() bool { return tr.read.InFlight() && tr.lentBy == BufferReceiver(first) }
+		replace := func(next Protocol) {
+			tr.SetProtocol(next)
+			until(t, co, "the read for the first has ended", func() bool { return !inFlight() })
+			clear(first.buf)
+		}
+		for _, next := range []Protocol{plain, buffered} {
+			tr.SetProtocol(first)
+			first.got.Reset()
+			writeString(t, w, "ahead")
+			until(t, co, "a read for the first is in flight", func() bool {
+				return first.got.String() == "ahead" && inFlight()
+			})
+			replace(next)
+			writeString(t, w, "next")
+			until(t, co, "the data arrives", func() bool { return plain.data.Len()+buffered.got.Len() >= 4 })
+			if got := plain.data.String() + buffered.got.String(); got != "next" || first.got.String() != "ahead" {
+				t.Errorf("the first got %q, the next %q", first.got.String(), got)
+			}
+			if !bytes.Equal(first.buf, make([]byte, 16)) {
+				t.Errorf("the buffer of the first was written to: %q", first.buf)
+			}
+			plain.data.Reset()
+			buffered.got.Reset()
+		}
+		tr.SetProtocol(first)
+		tr.SetProtocol(plain)
+		tr.SetProtocol(first) // before the read has ended
+		until(t, co, "a read for the first is in flight", inFlight)
+		check(t, tr.PauseReading())
+		replace(plain)
+		writeString(t, w, "paused")
+		turns(t, co)
+		if !bytes.Equal(first.buf, make([]byte, 16)) {
+			t.Errorf("the buffer of the first was written to: %q", first.buf)
+		}
+		check(t, tr.ResumeReading())
+		plain.untilData(t, co, "paused")
+		closeFile(t, w)
+		check(t, plain.untilLost(t, co))
+	})
+}
+
 func TestGetBufferMayReplaceTheProtocolOfAPipe(t *testing.T) {
 	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
 		first, second, third := &bufferProtocol{buf: make([]byte, 16)}, &bufferProtocol{buf: make([]byte, 16)}, &streamDiary{}

@@ -37,8 +37,9 @@ type DataReceiver interface {
 type BufferReceiver interface {
 	// GetBuffer returns the memory for the next receive, which must not be empty.
 	// The transport owns it until BufferUpdated is called, GetBuffer is called
-	// again or the connection is lost. sizehint is a good size for it, in bytes,
-	// or -1 for any.
+	// again or the connection is lost; if the protocol is replaced meanwhile, it
+	// may still be written to until the loop has cancelled the receive. sizehint
+	// is a good size for it, in bytes, or -1 for any.
 	GetBuffer(sizehint int) []byte
 	// BufferUpdated says that the first n bytes of the buffer were filled. n is at
 	// least 1.

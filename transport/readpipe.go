@@ -52,6 +52,9 @@ func (t *readPipe) SetProtocol(p Protocol) {
 	t.buffer, _ = p.(BufferReceiver)
 	t.data, _ = p.(DataReceiver)
 	t.takeBack()
+	if t.read.InFlight() && t.foreign() {
+		t.loop.CancelOp(&t.read)
+	}
 }
 
 // start begins to read, after ConnectionMade.
@@ -137,6 +140,7 @@ func (t *readPipe) Complete(op *backend.Op, r backend.Result) {
 func (t *readPipe) handle(r backend.Result) {
 	switch {
 	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
+	case r.Errno == syscall.ECANCELED: // by SetProtocol
 	case r.Errno != 0:
 		t.failed(r.Errno)
 	case r.N == 0:
@@ -201,10 +205,14 @@ func (t *readPipe) keep(data []byte) {
 // takeBack copies what is kept out of the memory of a protocol that was
 // replaced, which may use it again.
 func (t *readPipe) takeBack() {
-	if t.keeping && t.kept.N > 0 && t.lentBy != nil && t.lentBy != t.buffer {
+	if t.keeping && t.kept.N > 0 && t.foreign() {
 		t.keep(t.read.Buf[:t.kept.N])
 	}
 }
+
+// foreign reports whether the last read went to the memory of a protocol that
+// was replaced.
+func (t *readPipe) foreign() bool { return t.lentBy != nil && t.lentBy != t.buffer }
 
 // atEOF tells the protocol of the end, whatever it answers, and ends.
 func (t *readPipe) atEOF() {
