@@ -64,8 +64,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom sends all that r has. A regular *os.File, or an io.LimitedReader of
-// one, is sent by Sendfile from its position on.
+// ReadFrom sends all that r has. A file, or an io.LimitedReader of one, is sent by
+// Sendfile from its position on: an *os.File, or anything else that is an
+// io.ReadSeeker, an io.ReaderAt and a syscall.Conn, whatever its Read does, such
+// as that in which io.Copy wraps an *os.File.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	f, count := fileOf(r)
 	if f == nil || count == 0 || c.s.typ != unix.SOCK_STREAM {
@@ -89,12 +91,12 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 type onlyWriter struct{ io.Writer }
 
 // fileOf returns the file behind r and how much of it r gives.
-func fileOf(r io.Reader) (*os.File, int64) {
+func fileOf(r io.Reader) (fileLike, int64) {
 	switch r := r.(type) {
-	case *os.File:
+	case fileLike:
 		return r, ToEnd
 	case *io.LimitedReader:
-		if f, ok := r.R.(*os.File); ok {
+		if f, ok := r.R.(fileLike); ok {
 			return f, max(r.N, 0)
 		}
 	}

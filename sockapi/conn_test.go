@@ -91,6 +91,63 @@ func TestConnSendsFilesFromTheirPosition(t *testing.T) {
 	})
 }
 
+// wrapped is a file as a type of its own; it notes on which thread it is read.
+type wrapped struct {
+	*os.File
+	thread int
+}
+
+func (w *wrapped) Read(p []byte) (int, error) {
+	w.thread = unix.Gettid()
+	return w.File.Read(p)
+}
+
+func TestConnSendsWhatIsLikeAFileAsFiles(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		f := tempFile(t, []byte("0123456789"))
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := w.WriteString("abc"); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			c := NewConn(co, a)
+			if _, err := f.Seek(2, io.SeekStart); err != nil {
+				return err
+			}
+			regular, pipe := &wrapped{File: f}, &wrapped{File: r}
+			if n, err := c.ReadFrom(io.LimitReader(regular, 3)); n != 3 || err != nil {
+				t.Errorf("ReadFrom a part = %d, %v", n, err)
+			}
+			if n, err := c.ReadFrom(regular); n != 5 || err != nil || position(t, f) != 10 {
+				t.Errorf("ReadFrom the rest = %d, %v, position %d", n, err, position(t, f))
+			}
+			if regular.thread != 0 {
+				t.Error("a regular file was read instead of sent by the kernel")
+			}
+			if n, err := c.ReadFrom(pipe); n != 3 || err != nil {
+				t.Errorf("ReadFrom a pipe = %d, %v", n, err)
+			}
+			if pipe.thread == 0 || pipe.thread == unix.Gettid() {
+				t.Errorf("a pipe was read on thread %d, the loop's is %d", pipe.thread, unix.Gettid())
+			}
+			if err := c.CloseWrite(); err != nil {
+				return err
+			}
+			got, err := receiveAll(co, b).Await(co)
+			if string(got) != "23456789abc" {
+				t.Errorf("received %q", got)
+			}
+			return err
+		})
+	})
+}
+
 // isDeadline reports whether err is what package net returns.
 func isDeadline(err error) bool {
 	var ne net.Error

@@ -39,9 +39,10 @@ const (
 // syscall.Conn and so tells the descriptor of one, whatever its ReadAt does.
 // Everything else, and what the kernel refuses at the first attempt, is read in
 // blocks and sent; a source that is not a regular file is read in the loop's
-// default executor, and an *os.File that has no positions, such as a pipe, in
-// sequence. The file must stay open and must not be used otherwise until
-// Sendfile returns; of a closed one the error is os.ErrClosed.
+// default executor, and in sequence if it is an *os.File or, with Read and Seek,
+// like one, because it may have no positions, as a pipe has none. The file must
+// stay open and must not be used otherwise until Sendfile returns; of a closed
+// one the error is os.ErrClosed.
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. No other call's bytes
@@ -84,17 +85,24 @@ func checkSendfile(s *Socket, file io.ReaderAt, offset, count int64) error {
 	return nil
 }
 
+// fileLike is an *os.File, or what wraps one.
+type fileLike interface {
+	io.ReadSeeker
+	io.ReaderAt
+	syscall.Conn
+}
+
 // source is what Sendfile reads from.
 type source struct {
 	at   io.ReaderAt
-	file *os.File // nil if at is none
+	file fileLike // nil if at is none
 	fd   int      // of a regular file, else -1
 }
 
 // sourceOf finds out what file is.
 func sourceOf(file io.ReaderAt) (source, error) {
 	src := source{at: file, fd: -1}
-	src.file, _ = file.(*os.File)
+	src.file, _ = file.(fileLike)
 	c, ok := file.(syscall.Conn)
 	if !ok {
 		return src, nil
