@@ -64,8 +64,8 @@ func (s *stream) localAddr() Addr {
 // askName asks the kernel and keeps the answer.
 func (s *stream) askName(call uintptr, n *name) {
 	var raw backend.Addr
-	if s.fd >= 0 {
-		socketName(call, s.fd, &raw)
+	if s.fd >= 0 && socketName(call, s.fd, &raw) == unix.ENOTCONN {
+		formerPeer(s.fd, &raw)
 	}
 	if n.set(&raw) {
 		return

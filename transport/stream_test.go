@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -611,6 +612,27 @@ func TestExtraInfoStaysAfterCloseAndTheSocketIsAlwaysTheSame(t *testing.T) {
 		}
 		srv.Close()
 		check(t, srv.WaitClosed(co))
+	})
+}
+
+func TestThePeersNameIsKnownIfItResetTheConnectionBeforeThatWasAccepted(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			p := &recorder{}
+			var first any
+			p.onMade = func() { first, _ = p.t.ExtraInfo(ExtraPeerName) }
+			srv := ok[*Server](t)(CreateServer(co, protocolOf(p), []string{host}, "0", nil))
+			// While this runs, the loop accepts nothing.
+			peer := ok[net.Conn](t)(net.Dial("tcp", net.JoinHostPort(host, portOf(t, srv))))
+			check(t, peer.(*net.TCPConn).SetLinger(0))
+			name := peer.LocalAddr().String()
+			check(t, peer.Close())
+			_ = p.untilLost(t, co)
+			if got, is := first.(Addr); !is || got.String() != name {
+				t.Errorf("peername is %v, want %v", first, name)
+			}
+			over(t, co, srv)
+		}
 	})
 }
 
