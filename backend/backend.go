@@ -75,7 +75,7 @@ type Backend interface {
 
 	// Close cancels every operation, delivers their completions, and releases
 	// everything. Receivers may submit nothing meanwhile (ErrClosed). It is
-	// called on the backend's thread, or on any if Enable was never called. It
-	// is idempotent.
+	// called on the backend's thread, also by a Receiver, or on any if Enable was
+	// never called. It is idempotent.
 	Close() error
 }

@@ -311,7 +311,7 @@ func (b *Backend) Close() error {
 	b.closeWake()
 	fd := b.epfd
 	b.epfd = -1
-	b.pages, b.next, b.turn, b.cur = nil, nil, nil, nil
+	b.pages, b.next, b.turn, b.at, b.cur = nil, nil, nil, 0, nil
 	b.suspects, b.unpolled = nil, nil
 	if err := unix.Close(fd); err != nil {
 		return fmt.Errorf("close epoll descriptor %d: %w", fd, err)

@@ -408,7 +408,7 @@ func (b *Backend) Close() error {
 			b.Dispatch()
 		}
 	}
-	b.phase = closed
+	b.phase, b.lent = closed, 0
 	return b.release()
 }
 

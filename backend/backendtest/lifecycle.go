@@ -21,6 +21,7 @@ func lifecycleTests() []test {
 		{name: "Close ends what was submitted but never waited for", fn: closeEndsUnwaited},
 		{name: "Close delivers what had come but was not dispatched", fn: closeDeliversDone},
 		{name: "Close finishes the closing of descriptors", fn: closeFinishesOpClose},
+		{name: "a Receiver closes the backend", fn: closeInside},
 		{name: "a Receiver cannot submit while the backend closes", fn: noSubmitDuringClose},
 		{name: "Close leaves the descriptors of its user open", fn: closeLeavesFDs},
 		{name: "fifty backends in turn leave nothing behind", fn: manyInTurn},
@@ -211,6 +212,36 @@ func closeDeliversDone(d *driver) {
 	d.close()
 	if !recv.done || recv.last.N != 5 || string(recv.bytes()) != "hello" {
 		d.t.Errorf("%s: done %v, %+v; want the bytes that had come", recv, recv.done, recv.last)
+	}
+}
+
+// closeInside closes in the first of several completions, when nothing else is
+// in flight and when more is.
+func closeInside(d *driver) {
+	for _, n := range []int{1, 3} {
+		var recvs []*op
+		for range n {
+			a, b := d.socketpair(unix.SOCK_STREAM)
+			o := d.recv(a, 0)
+			o.on = func(r result) {
+				if string(r.Data) != "hello" && r.Errno != unix.ECANCELED {
+					d.t.Errorf("%s: %q, errno %v", o, r.Data, r.Errno)
+				}
+				if !d.closed {
+					d.close()
+				}
+			}
+			recvs = append(recvs, d.submit(o))
+			d.feed(b, []byte("hello"))
+		}
+		d.until("the backend is closed", func() bool { return d.closed })
+		for _, o := range recvs {
+			if !o.done {
+				d.t.Errorf("%s has not ended", o)
+			}
+		}
+		d.be, d.closed = d.make(), false
+		d.enable()
 	}
 }
 
