@@ -497,6 +497,31 @@ func TestBorrowingAllocatesNothing(t *testing.T) {
 	})
 }
 
+// The copies of messages that are too small for a loan, after large ones, are of
+// a size that the backend lends, too.
+func TestBorrowingCopiesWithoutAllocating(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			s, peer := pair(t, unix.SOCK_STREAM)
+			echo := borrowingEcho(co, peer)
+			large, small := make([]byte, 100<<10), make([]byte, 20<<10)
+			var failed error
+			trips := func() {
+				if err := errors.Join(roundTrip(co, s, large), roundTrip(co, s, small)); err != nil {
+					failed = err
+				}
+			}
+			for range 100 {
+				trips()
+			}
+			if n := testing.AllocsPerRun(200, trips); n != 0 || failed != nil {
+				t.Errorf("%v allocations for a large and a small message, %v", n, failed)
+			}
+			return finish(co, []*Socket{s}, []*loop.Task[struct{}]{echo})
+		})
+	})
+}
+
 // forEachConfiguration is forEachBackend, and one more io_uring whose provided
 // buffers are so few and small that it runs out of them all the time.
 func forEachConfiguration(t *testing.T, test func(t *testing.T, l *loop.Loop)) {

@@ -33,6 +33,7 @@ type buffers struct {
 	ring  []byte   // what munmap gets
 	mem   [][]byte // by number, those that were ever given
 	spare [][]byte // the last one was used last
+	kept  int      // how many were kept and not given back
 	size  int
 	count int
 	mask  uint32
@@ -118,15 +119,17 @@ func (s *buffers) keep(bid uint16) []byte {
 		s.mem[bid] = make([]byte, s.size)
 	}
 	s.put(bid)
+	s.kept++
 	return whole
 }
 
 // giveBack takes a buffer that was kept. It reports false for memory of another
-// size.
+// size, and for more memory than was kept: its owner has a use for it.
 func (s *buffers) giveBack(whole []byte) bool {
-	if len(whole) != s.size {
+	if s.kept == 0 || len(whole) != s.size {
 		return false
 	}
+	s.kept--
 	if len(s.spare) < maxSpare {
 		s.spare = append(s.spare, whole)
 	}

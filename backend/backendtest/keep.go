@@ -11,6 +11,7 @@ func keepTests() []test {
 		{"a recv passes from large to small amounts and back", multiTides},
 		{"kept memory stays as it is until it is given back", keepLent},
 		{"kept memory of single messages stays as it is until it is given back", keepMessages},
+		{"no more memory is taken back than was kept", keepOnce},
 	}), single("keep", []test{
 		{name: "nothing is lost by cancels between large and small amounts", fn: multiTidesRace},
 		{name: "memory of others is not taken back", fn: keepForeign},
@@ -129,6 +130,31 @@ func keepMessages(d *driver, a, b int) {
 			d.wantTotal(c, (i+1)*size)
 		}
 	})
+}
+
+// keepOnce gives memory back that could be the backend's by its size.
+func keepOnce(d *driver, a, b int) {
+	sizes := make(map[int]bool)
+	var c collector
+	o := d.multi(d.recv(a, 0))
+	d.collect(o, &c, func(r result) {
+		if mem := d.be.Keep(r.Data); mem != nil {
+			sizes[len(mem)] = true
+			if !d.be.GiveBack(mem) {
+				d.t.Errorf("%d bytes that were kept are not taken back", len(mem))
+			}
+		}
+	})
+	d.submit(o)
+	d.spawn("writing", func() error { return d.putPattern(b, tideHigh) })
+	d.wantTotal(&c, tideHigh)
+	for size := range sizes {
+		if d.be.GiveBack(make([]byte, size)) {
+			d.t.Errorf("%d bytes that are somebody else's are taken back", size)
+		}
+	}
+	d.cancel(o)
+	d.wantErr(o, unix.ECANCELED)
 }
 
 func keepForeign(d *driver) {

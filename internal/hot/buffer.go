@@ -14,6 +14,7 @@ type Buffer struct {
 	size  int
 	cur   []byte
 	spare [][]byte // the last one was used last
+	kept  int      // how many were kept and not given back
 }
 
 // New describes a buffer of size bytes.
@@ -44,16 +45,18 @@ func (b *Buffer) Keep(data []byte) []byte {
 	}
 	whole := b.cur
 	b.cur = nil
+	b.kept++
 	return whole
 }
 
 // GiveBack puts back what Keep returned. It is the next to be used, for it is
-// warm. It reports false for memory of another size, which Keep cannot have
-// returned.
+// warm. It reports false for memory of another size, and for more memory than
+// Keep has returned.
 func (b *Buffer) GiveBack(whole []byte) bool {
-	if len(whole) != b.size {
+	if b.kept == 0 || len(whole) != b.size {
 		return false
 	}
+	b.kept--
 	if b.cur != nil {
 		b.cur, whole = whole, b.cur
 	}
