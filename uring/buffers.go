@@ -1,6 +1,7 @@
 package uring
 
 import (
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -40,6 +41,10 @@ type buffers struct {
 	tail  uint32
 }
 
+// registered refers to the buffers of all rings: the kernel goes on filling
+// those of a backend that was dropped without Close.
+var registered sync.Map
+
 // bufEntry is struct io_uring_buf. In the first entry of the ring the last
 // field is the ring's tail.
 type bufEntry struct {
@@ -72,6 +77,7 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 		return nil, err
 	}
 	s.grow(min(firstBuffers, count))
+	registered.Store(s, nil)
 	return s, nil
 }
 
@@ -137,4 +143,7 @@ func (s *buffers) giveBack(whole []byte) bool {
 }
 
 // close releases the ring; the kernel must not use it any more.
-func (s *buffers) close() { unix.Munmap(s.ring) }
+func (s *buffers) close() {
+	registered.Delete(s)
+	unix.Munmap(s.ring)
+}
