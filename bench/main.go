@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/bench/load"
@@ -35,10 +36,24 @@ func commands() []command {
 }
 
 func main() {
+	if err := raiseFileLimit(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: the limit of open files stays as it is:", err)
+	}
 	if err := dispatch(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// raiseFileLimit lets the processes that this one starts have as many open files
+// as they may. Go does so for itself, but starts others with what it had.
+func raiseFileLimit() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
 // dispatch runs the sub-command, or all of them with their defaults.
