@@ -2,8 +2,13 @@ package main
 
 import (
 	"encoding/xml"
+	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -157,6 +162,64 @@ func TestIdleTableMarksWhatWasNotMeasured(t *testing.T) {
 	got := idleTable([]idleMemory{{Server: "ours <a>", Connections: 1000, Bytes: 480}}, sampleServers[:2], nil)
 	if !strings.Contains(got, "| ours <a> | 480 | - |") || !strings.Contains(got, "| peer | - | - |") {
 		t.Errorf("%s", got)
+	}
+}
+
+func TestOtherProcessesMayHaveManyFiles(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 256
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	if err := raiseFileLimit(); err != nil {
+		t.Error(err)
+	}
+	out, err := exec.Command("sh", "-c", "ulimit -Sn; ulimit -Hn").Output()
+	if soft, hard, _ := strings.Cut(strings.TrimSpace(string(out)), "\n"); err != nil || soft != hard {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestAllocationsThatCannotBeCountedAreNegative(t *testing.T) {
+	c := &candidate{config: "for nobody", dir: filepath.Join(t.TempDir(), "none")}
+	if n, err := countAllocs(&settings{}, c, sampleShape); err == nil || n >= 0 {
+		t.Errorf("%v, %v", n, err)
+	}
+}
+
+// fakeClient is a client that writes text after it has begun, and returns status.
+func fakeClient(t *testing.T, text string, status int) *settings {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "client")
+	script := fmt.Sprintf("#!/bin/sh\necho connected\nread line\nprintf '%s'\nexit %d\n", text, status)
+	if err := os.WriteFile(exe, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &settings{name: "echo", client: exe, loadCPUs: "0"}
+}
+
+func TestLoadThatCountedNothingIsAnError(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		status int
+		want   string
+	}{
+		{`0 7 1000 0\n`, 0, "no message came back"},
+		{`9 9 1000 3\n5 9\n`, 0, "3 bytes came back wrong"},
+		{`9 9 1000 0\n5 9\n`, 4, "exit status 4"},
+		{``, 0, "EOF"},
+	} {
+		res, err := runLoad(fakeClient(t, c.text, c.status), "127.0.0.1:1", sampleShape)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q gave %+v, %v", c.text, res, err)
+		}
+	}
+	if res, err := runLoad(fakeClient(t, `9 12 1000 0\n5 9\n`, 0), "127.0.0.1:1", sampleShape); err != nil || res.Messages != 9 {
+		t.Errorf("%+v, %v", res, err)
 	}
 }
 

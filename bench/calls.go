@@ -145,11 +145,12 @@ func parseStrace(s string) (total uint64, most string, err error) {
 }
 
 // countAllocs asks the server for its allocations twice while it is under load,
-// when all have connected and nobody has left: connecting is no message.
+// when all have connected and nobody has left: connecting is no message. With an
+// error it returns a negative number.
 func countAllocs(s *settings, c *candidate, sh shape) (float64, error) {
 	p, err := c.start(s.cpus, s.cores)
 	if err != nil {
-		return 0, err
+		return -1, err
 	}
 	defer p.stop()
 	var res *load.Result
@@ -166,7 +167,7 @@ func countAllocs(s *settings, c *candidate, sh shape) (float64, error) {
 	after, afterErr := p.mallocs()
 	took := time.Since(from)
 	if err := errors.Join(<-loaded, beforeErr, afterErr); err != nil {
-		return 0, err
+		return -1, err
 	}
 	return (after - before) / (float64(res.Messages) / res.Seconds * took.Seconds()), nil
 }

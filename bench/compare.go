@@ -264,8 +264,8 @@ func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
 	if res.Mismatches > 0 {
 		return nil, fmt.Errorf("%d bytes came back wrong", res.Mismatches)
 	}
-	if res.Total == 0 {
-		return nil, errors.New("no message came back")
+	if res.Messages == 0 {
+		return nil, errors.New("no message came back while it counted")
 	}
 	return res, nil
 }

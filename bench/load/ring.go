@@ -64,6 +64,9 @@ func RunRing(exe string, cfg Config) (*Result, error) {
 		if err := p.collect(res, &h); err != nil {
 			return nil, p.failed(err)
 		}
+		if err := p.cmd.Wait(); err != nil { // what it wrote may be cut short
+			return nil, fmt.Errorf("load: %s: %w", p.cmd, err)
+		}
 	}
 	res.quantiles(&h)
 	return res, nil

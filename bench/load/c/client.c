@@ -226,7 +226,7 @@ static long run(long warmup, long counted)
 		conns[i].due = depth;
 		start_send(i);
 	}
-	while (t < from + counted) {
+	while (!counting || t < since + counted) {
 		struct __kernel_timespec patience = { .tv_nsec = 100 * 1000 * 1000 };
 		struct io_uring_cqe *e;
 		unsigned head, n = 0;
