@@ -16,6 +16,10 @@ const bufGroup = 0
 // comes; more are added when the kernel has run out.
 const firstBuffers = 32
 
+// maxSlab is how many bytes are added at once at most, unless one buffer is
+// larger: the collector's memory counts before anything is in it.
+const maxSlab = 16 << 20
+
 // keepFrom is the share of a provided buffer that has to be full for it to be
 // kept: less is copied, or small messages would hold much memory.
 const keepFrom = 4
@@ -81,13 +85,15 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 	return s, nil
 }
 
-// grow gives the kernel buffers until there are n, or as many as there may be.
+// grow gives the kernel buffers until there are n, or as many as there may be,
+// or as fit in a slab.
 func (s *buffers) grow(n int) {
+	stride := s.size + bufStagger
 	more := min(n, s.count) - len(s.mem)
+	more = min(more, max(1, maxSlab/stride))
 	if more <= 0 {
 		return
 	}
-	stride := s.size + bufStagger
 	for slab := make([]byte, more*stride); len(slab) > 0; slab = slab[stride:] {
 		s.mem = append(s.mem, slab[:s.size:s.size])
 		s.put(uint16(len(s.mem) - 1))

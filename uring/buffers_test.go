@@ -1,6 +1,7 @@
 package uring
 
 import (
+	"bytes"
 	"runtime"
 	"testing"
 	"weak"
@@ -48,5 +49,28 @@ func dropped(t *testing.T) (bufs weak.Pointer[buffers], release func()) {
 		if err := ring.close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestLargeBuffersAreMadeWhenTheyAreNeeded(t *testing.T) {
+	b := open(t, &Options{BufferSize: maxSlab})
+	if n := len(b.bufs.mem); n != 1 {
+		t.Errorf("%d buffers of %d bytes before anything is received", n, maxSlab)
+	}
+	var ops []*probeOp
+	for i := range byte(3) {
+		r, w := pair(t, unix.SOCK_STREAM)
+		write(t, w, []byte{i})
+		ops = append(ops, newOp(backend.Op{Code: backend.OpRecv, FD: r}))
+	}
+	submit(t, b, ops...)
+	for i, op := range ops {
+		run(t, b, op.ended)
+		if !bytes.Equal(op.data, []byte{byte(i)}) {
+			t.Errorf("receive %d got %v", i, op.data)
+		}
+	}
+	if n := len(b.bufs.mem); n < 2 || n > len(ops) {
+		t.Errorf("%d buffers when %d were needed at once", n, len(ops))
 	}
 }
