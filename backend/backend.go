@@ -64,6 +64,12 @@ type Backend interface {
 	// the one after it.
 	Dispatch()
 
+	// Halt makes the running Dispatch return as soon as the Receiver that calls
+	// it, directly or not, has returned. The next Dispatch goes on with the
+	// completion after that one, as it does after a panic. Outside of Dispatch it
+	// does nothing.
+	Halt()
+
 	// Wake makes a running or the next Wait return. It may be called from any
 	// goroutine and does nothing on a closed backend. Wakes that come before
 	// the Wait has returned may be merged into one.

@@ -48,6 +48,7 @@ type Backend struct {
 	stage      stage
 	share      int
 	turnNo     uint32
+	halted     bool // a receiver has asked the running Dispatch to return
 
 	hot hot.Buffer // receives what shall be received into the backend's memory
 

@@ -30,7 +30,7 @@ func (b *Backend) list(e *entry) {
 }
 
 // beginTurn hands the listed entries to Dispatch, behind what a Dispatch that
-// panicked has left.
+// panicked or was halted has left.
 func (b *Backend) beginTurn() {
 	if b.at == len(b.turn) {
 		b.turn, b.next, b.at = b.next, b.turn[:0], 0
@@ -45,10 +45,11 @@ func (b *Backend) beginTurn() {
 // made here one by one. All progress is kept in b, because a Receiver may
 // panic, close, cancel and submit.
 func (b *Backend) Dispatch() {
-	for b.batch.head != nil {
+	b.halted = false
+	for b.batch.head != nil && !b.halted {
 		b.deliverDone()
 	}
-	for {
+	for !b.halted {
 		if b.cur == nil {
 			if b.at == len(b.turn) {
 				return
@@ -62,6 +63,9 @@ func (b *Backend) Dispatch() {
 		b.work(b.cur)
 	}
 }
+
+// Halt makes the running Dispatch return.
+func (b *Backend) Halt() { b.halted = true }
 
 // work performs and delivers at most one completion of e, or goes on to the
 // next stage.

@@ -38,6 +38,7 @@ type Backend struct {
 	// doneEnd and cqEnd are how far Dispatch delivers: what the last Wait found.
 	doneEnd int
 	cqEnd   uint32
+	halted  bool // a receiver has asked the running Dispatch to return
 
 	closable []uint32 // slots of OpClose that nothing holds back any more
 	closing  []uint32 // those whose entry is written but not yet taken
@@ -363,7 +364,8 @@ func (b *Backend) skipInternal() {
 // Dispatch delivers the completions that the last Wait found.
 func (b *Backend) Dispatch() {
 	b.takeBack()
-	for b.doneHead < b.doneEnd {
+	b.halted = false
+	for b.doneHead < b.doneEnd && !b.halted {
 		idx := b.done[b.doneHead]
 		b.doneHead++
 		res := b.slots.at(idx).op.State.Res
@@ -373,12 +375,15 @@ func (b *Backend) Dispatch() {
 			b.finish(idx, backend.Result{N: int(res)})
 		}
 	}
-	for b.ring.head != b.cqEnd {
+	for b.ring.head != b.cqEnd && !b.halted {
 		c := *b.ring.at(b.ring.head)
 		b.ring.head++
 		b.complete(c)
 	}
 }
+
+// Halt makes the running Dispatch return.
+func (b *Backend) Halt() { b.halted = true }
 
 // Wake makes the running or the next Wait return.
 func (b *Backend) Wake() { b.waker.wake() }

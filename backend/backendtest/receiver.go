@@ -15,6 +15,9 @@ func receiverTests() []test {
 		{name: "after a panic the next Dispatch goes on", fn: receiverPanics},
 		{name: "after a panic of a multishot it goes on", fn: receiverPanicsMulti},
 		{name: "after panics in a row nothing is lost", fn: receiverPanicsAlways},
+		{name: "after a halt the next Dispatch goes on", fn: receiverHalts},
+		{name: "after a halt of a multishot it goes on", fn: receiverHaltsMulti},
+		{name: "a halt outside of Dispatch does nothing", fn: receiverHaltsOutside},
 		{name: "it tries and wakes from inside", fn: receiverTries},
 	})
 }
@@ -229,6 +232,70 @@ func receiverPanicsAlways(d *driver) {
 			seen[v] = true
 		}
 	}
+}
+
+// receiverHalts halts at every completion: of what the kernel does, and of what
+// is cancelled before it gets there.
+func receiverHalts(d *driver) {
+	ops := d.batch(20)
+	a, _ := d.socketpair(unix.SOCK_STREAM)
+	for range 20 {
+		ops = append(ops, d.submit(d.op(backend.OpNop, -1)))
+		early := d.submit(d.recv(a, 8))
+		d.cancel(early)
+		ops = append(ops, early)
+	}
+	delivered := 0
+	for _, o := range ops {
+		o.on = func(result) {
+			delivered++
+			d.be.Halt()
+		}
+	}
+	for delivered < len(ops) {
+		before := delivered
+		d.turn(safety)
+		if n := delivered - before; n > 1 {
+			d.t.Fatalf("a Dispatch that was halted delivered %d completions", n)
+		}
+	}
+}
+
+func receiverHaltsMulti(d *driver) {
+	a, b := d.socketpair(unix.SOCK_STREAM)
+	const n = 1 << 20
+	var c collector
+	o := d.multi(d.recv(a, 0))
+	d.collect(o, &c, func(result) { d.be.Halt() })
+	d.submit(o)
+	d.spawn("writing", func() error { return d.putPattern(b, n) })
+	for c.pos < n && !d.t.Failed() {
+		before := c.count
+		d.turn(safety)
+		if c.count > before+1 {
+			d.t.Fatalf("a Dispatch that was halted delivered %d completions", c.count-before)
+		}
+	}
+	o.on = nil
+	d.cancel(o)
+	d.wantErr(o, unix.ECANCELED)
+}
+
+func receiverHaltsOutside(d *driver) {
+	var ops []*op
+	delivered := 0
+	for range 20 {
+		o := d.op(backend.OpNop, -1)
+		o.on = func(result) { delivered++ }
+		ops = append(ops, d.submit(o))
+	}
+	d.wait(safety)
+	d.be.Halt()
+	d.dispatch()
+	if delivered < 2 {
+		d.t.Errorf("the next Dispatch delivered %d completions", delivered)
+	}
+	d.all(ops...)
 }
 
 func receiverTries(d *driver) {
