@@ -140,7 +140,6 @@ func (co *Coro) Resume() {
 		return
 	}
 	co.t.step(l)
-	l.leaveDispatch()
 }
 
 // CancelledError returns the error for a wait that ends because the task was

@@ -50,9 +50,9 @@ func (l *Loop) ExceptionHandler() ExceptionHandler { return l.handler }
 
 // CallExceptionHandler passes c to the custom or the default handler, in the
 // context of the Task of c, else of its Future if that is a task, else of its
-// Handle, else in the current one (loop.call_exception_handler). If the handler panics, the default handler is
-// told of that, with c as the Context. It never panics, except for a LoopExit.
-// Loop's thread only.
+// Handle, else in the current one (loop.call_exception_handler). If the handler
+// panics, the default handler is told of that, with c as the Context; a LoopExit
+// ends the run. It never panics. Loop's thread only.
 func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
 	if c == nil {
 		c = &ExceptionContext{}
@@ -124,15 +124,10 @@ func (l *Loop) HandlePanic(r any, stack []byte, c *ExceptionContext) {
 // exiting notes a LoopExit; it reports whether r is one.
 func (l *Loop) exiting(r any) bool {
 	exit, ok := r.(LoopExit)
-	if !ok {
-		if _, ok = r.(exitDispatch); ok {
-			panic(r)
-		}
-		return false
+	if ok {
+		l.leave(exit)
 	}
-	l.exit = &exit
-	l.leaveDispatch()
-	return true
+	return ok
 }
 
 // callbackPanicked reports the panic of a callback.

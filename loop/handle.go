@@ -184,10 +184,7 @@ func (l *Loop) callIn(h Handle, fn func(), sc scope) {
 	l.scope = sc
 	defer func() {
 		if r := recover(); r != nil {
-			// A LoopExit goes on by a panic from inside Dispatch.
-			defer func() { l.scope = before }()
 			l.callbackPanicked(r, h)
-			return
 		}
 		l.scope = before
 	}()

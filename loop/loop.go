@@ -36,7 +36,6 @@ type Loop struct {
 	handler       ExceptionHandler
 	exit          *LoopExit
 	onTurn        bool // between entering and leaving a run, on the thread
-	dispatching   bool
 	turnCount     uint64
 	yielded       time.Duration // when yield has last done so
 	stopping      bool

@@ -20,7 +20,7 @@ func (l *Loop) RunForever() error {
 	if err := l.enter(); err != nil {
 		return fmt.Errorf("RunForever: %w", err)
 	}
-	defer l.leave()
+	defer l.left()
 	return l.runEntered()
 }
 
@@ -40,7 +40,8 @@ func (l *Loop) enter() error {
 	return nil
 }
 
-func (l *Loop) leave() {
+// left gives the loop up after a run.
+func (l *Loop) left() {
 	l.mu.Lock()
 	l.running.Store(false)
 	l.mu.Unlock()
@@ -75,7 +76,7 @@ func (l *Loop) runUntil(f AnyFuture) error {
 	if err := l.enter(); err != nil {
 		return err
 	}
-	defer l.leave() // last, for then another goroutine may run the loop
+	defer l.left() // last, for then another goroutine may run the loop
 	if t := f.asTask(); t != nil {
 		t.quiet = true // the caller knows that it is pending
 	}
@@ -208,15 +209,11 @@ func (l *Loop) runDue() {
 	l.due = l.due[:0]
 }
 
-// exitDispatch is the panic that leaves Dispatch after a LoopExit.
-type exitDispatch struct{}
-
-// leaveDispatch leaves Dispatch if a completion, or a task that it ran, has ended
-// with a LoopExit.
-func (l *Loop) leaveDispatch() {
-	if l.exit != nil && l.dispatching && l.current == nil {
-		panic(exitDispatch{})
-	}
+// leave notes a LoopExit. What called the code that raised it, such as another
+// callback, goes on until it returns; nothing else is called after that.
+func (l *Loop) leave(exit LoopExit) {
+	l.exit = &exit
+	l.be.Halt()
 }
 
 // dispatch delivers the completions of I/O. A panic that a receiver let through
@@ -227,15 +224,10 @@ func (l *Loop) dispatch() {
 }
 
 func (l *Loop) dispatchSome() (all bool) {
-	l.dispatching = true
 	before := l.scope
 	defer func() {
-		l.dispatching, l.scope = false, before
-		r := recover()
-		if r == nil {
-			return
-		}
-		if _, leaving := r.(exitDispatch); !leaving {
+		l.scope = before
+		if r := recover(); r != nil {
 			l.current = nil
 			l.HandlePanic(r, debug.Stack(), &ExceptionContext{Message: "Panic in an I/O completion"})
 		}

@@ -169,7 +169,6 @@ func (l *Loop) startEagerly(t *task) {
 		}
 	}()
 	t.step(l)
-	l.leaveDispatch()
 }
 
 func (t *task) asTask() *task { return t }
@@ -269,7 +268,7 @@ func (t *task) finish(err error) {
 // panicked completes the task after a panic of its function.
 func (t *task) panicked(r any, stack []byte) {
 	if exit, ok := r.(LoopExit); ok {
-		t.loop.exit = &exit
+		t.loop.leave(exit)
 		err := exit.Err
 		if err == nil {
 			err = &PanicError{Value: r, Stack: stack}

@@ -91,7 +91,7 @@ func (l *Loop) answer(fn func()) {
 // resumeAfterGoexit ends the request during which a task called
 // runtime.Goexit: the run goes on, from the next turn.
 func (l *Loop) resumeAfterGoexit() {
-	l.current, l.dispatching = nil, false
+	l.current = nil
 	l.scope = scope{}
 	if l.request != nil {
 		l.answer(l.request)

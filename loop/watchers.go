@@ -220,7 +220,7 @@ func (w *watcher) Complete(_ *backend.Op, r backend.Result) {
 	case r.Errno != 0:
 		w.fail(r.Errno)
 	default:
-		// Deferred, because a LoopExit leaves the callback by a panic.
+		// Deferred, because a runtime.Goexit in the callback ends this call too.
 		defer w.rearm()
 		w.call()
 	}

@@ -16,14 +16,13 @@ type caller struct {
 func newCaller(l *loop.Loop) caller { return caller{l, l.CurrentContext().Copy()} }
 
 // call calls fn, which calls the protocol. A panic is reported as one of the
-// callback named what. A loop.LoopExit may leave call by another panic.
+// callback named what.
 func (c *caller) call(what string, transport, protocol any, fn func()) {
 	c.callOrEnd(nil, what, transport, protocol, fn)
 }
 
 // callOrEnd is call for a callback whose panic ends the transport: end is called
-// with it, as a *loop.PanicError, before it is reported, because that may not
-// return. ok says that there was none.
+// with it, as a *loop.PanicError, before it is reported. ok says that there was none.
 func (c *caller) callOrEnd(end func(error), what string, transport, protocol any, fn func()) (ok bool) {
 	before := c.loop.EnterContext(c.ctx)
 	defer func() {

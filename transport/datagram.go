@@ -291,7 +291,7 @@ func (t *datagram) sent(errno syscall.Errno) {
 		t.next()
 		return
 	}
-	defer t.next() // also after a loop.LoopExit, which leaves by a panic
+	defer t.next() // also after a runtime.Goexit in the callback
 	t.sentFirst(errno)
 }
 

@@ -100,7 +100,7 @@ func (s *stream) rarely() *cold {
 // begin calls ConnectionMade and starts to read, unless that has paused or
 // closed the stream.
 func (s *stream) begin() {
-	defer s.unpark() // also after a loop.LoopExit, which leaves by a panic
+	defer s.unpark() // also after a runtime.Goexit in the callback
 	s.callMade()
 }
 

@@ -65,7 +65,7 @@ func (t *subprocess) exited() {
 		return
 	}
 	t.told = true
-	defer t.tryFinish() // also after a loop.LoopExit, which leaves by a panic
+	defer t.tryFinish() // also after a runtime.Goexit in the callback
 	t.call("ProcessExited", t, t.proto, t.proto.ProcessExited)
 }
 

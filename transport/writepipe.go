@@ -147,7 +147,7 @@ func (t *writePipe) Complete(op *backend.Op, r backend.Result) {
 		t.watched(r)
 	case r.Errno == 0:
 		t.flying = t.flying[r.N:]
-		defer t.written() // also after a loop.LoopExit, which leaves by a panic
+		defer t.written() // also after a runtime.Goexit in the callback
 		t.checkMarks()
 	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
 		t.next()
