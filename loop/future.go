@@ -3,6 +3,7 @@ package loop
 import (
 	"errors"
 	"fmt"
+	"reflect"
 )
 
 // Awaitable is what a task can wait for: a *Future[T] or a *Task[T].
@@ -33,6 +34,12 @@ type AnyFuture interface {
 
 	// task returns the task that the future is, or nil.
 	asTask() *task
+}
+
+// isNil reports whether f is nil or a nil pointer.
+func isNil(f AnyFuture) bool {
+	v := reflect.ValueOf(f)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 type futureState uint8

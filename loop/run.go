@@ -55,12 +55,13 @@ func (l *Loop) runEntered() (err error) {
 
 // RunUntilComplete runs the loop until a is done and returns its result
 // (loop.run_until_complete). If the loop is stopped before, the error is
-// ErrStopped and a stays as it is, to be completed by a later run. See
-// RunForever.
+// ErrStopped and a stays as it is, to be completed by a later run. It is
+// ErrInvalidArgument for a nil a, also a nil *Future or *Task, and
+// ErrDifferentLoop for one of another loop. See RunForever.
 func RunUntilComplete[T any](l *Loop, a Awaitable[T]) (T, error) {
 	var zero T
-	if a == nil {
-		return zero, fmt.Errorf("RunUntilComplete: %w: nothing to wait for", ErrInvalidArgument)
+	if isNil(a) {
+		return zero, fmt.Errorf("RunUntilComplete: %w: the future is nil", ErrInvalidArgument)
 	}
 	if err := l.runUntil(a); err != nil {
 		return zero, fmt.Errorf("RunUntilComplete: %w", err)

@@ -110,8 +110,23 @@ func TestRunUntilCompleteRefusesAnotherLoopsFuture(t *testing.T) {
 		other := newTestLoop(t, l.be.Name())
 		_, err := RunUntilComplete(l, CreateFuture[int](other))
 		wantErr(t, "RunUntilComplete", err, ErrDifferentLoop)
-		_, err = RunUntilComplete[int](l, nil)
-		wantErr(t, "RunUntilComplete of nil", err, ErrInvalidArgument)
+	})
+}
+
+func TestNilFuturesAreRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for name, a := range map[string]Awaitable[int]{
+			"nil": nil, "a nil Future": (*Future[int])(nil), "a nil Task": (*Task[int])(nil),
+		} {
+			_, run := RunUntilComplete(l, a)
+			_, ensure := EnsureFuture(l, a)
+			for _, err := range []error{run, ensure} {
+				wantErr(t, name, err, ErrInvalidArgument)
+				if !strings.HasSuffix(err.Error(), "the future is nil") {
+					t.Errorf("%s: %v does not name the argument", name, err)
+				}
+			}
+		}
 	})
 }
 

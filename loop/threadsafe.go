@@ -218,13 +218,14 @@ func IsFuture(v any) bool {
 }
 
 // EnsureFuture returns a, after checking that it belongs to l
-// (asyncio.ensure_future); otherwise the error is ErrDifferentLoop. Go has no
-// coroutine objects that would have to be wrapped: CreateTask takes the
-// function itself.
+// (asyncio.ensure_future); otherwise the error is ErrDifferentLoop, and
+// ErrInvalidArgument for a nil a, also a nil *Future or *Task. Go has no
+// coroutine objects that would have to be wrapped: CreateTask takes the function
+// itself.
 func EnsureFuture[T any](l *Loop, a Awaitable[T]) (Awaitable[T], error) {
 	switch {
-	case a == nil:
-		return nil, fmt.Errorf("EnsureFuture: %w: there is no future", ErrInvalidArgument)
+	case isNil(a):
+		return nil, fmt.Errorf("EnsureFuture: %w: the future is nil", ErrInvalidArgument)
 	case a.Loop() != l:
 		return nil, fmt.Errorf("EnsureFuture: %w", ErrDifferentLoop)
 	}

@@ -294,8 +294,6 @@ func TestEnsureFutureAndIsFuture(t *testing.T) {
 		other := newTestLoop(t, l.Backend().Name())
 		_, err := EnsureFuture(other, Awaitable[int](f))
 		wantErr(t, "another loop", err, ErrDifferentLoop)
-		_, err = EnsureFuture[int](l, nil)
-		wantErr(t, "nil", err, ErrInvalidArgument)
 		task := CreateTask(l, func(*Coro) (int, error) { return 1, nil }, nil)
 		runOnce(t, l)
 		for v, want := range map[any]bool{f: true, task: true, 1: false, "x": false} {
