@@ -207,7 +207,7 @@ func RunInExecutor[T any](l *Loop, ex Executor, fn func() (T, error)) *Future[T]
 	}
 	ex, err := l.executor(ex)
 	if err != nil {
-		f.fail(fmt.Errorf("RunInExecutor: %w", err))
+		f.fail(err)
 		return f
 	}
 	job, err := ex.Submit(func() {
@@ -253,19 +253,19 @@ func protect[T any](fn func() (T, error)) (value T, err error) {
 	return fn()
 }
 
-// executor returns the executor that ex stands for.
+// executor returns the executor that ex stands for, to RunInExecutor.
 func (l *Loop) executor(ex Executor) (Executor, error) {
-	if err := l.checkThread("executor"); err != nil {
+	if err := l.checkThread("RunInExecutor"); err != nil {
 		return nil, err
 	}
 	if p, ok := ex.(*PoolExecutor); ok && p == nil {
-		return nil, fmt.Errorf("%w: the executor is a nil *PoolExecutor", ErrInvalidArgument)
+		return nil, fmt.Errorf("RunInExecutor: %w: the executor is a nil *PoolExecutor", ErrInvalidArgument)
 	}
 	if ex != nil {
 		return ex, nil
 	}
 	if l.defaultPool.shut {
-		return nil, fmt.Errorf("default executor: %w", ErrExecutorShutdown)
+		return nil, fmt.Errorf("RunInExecutor: default executor: %w", ErrExecutorShutdown)
 	}
 	if l.defaultPool.pool == nil {
 		l.defaultPool.pool, l.defaultPool.own = NewPoolExecutor(0, ""), true

@@ -328,7 +328,9 @@ func TestRunInExecutorReportsWhyItCannotSubmit(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = RunInExecutor(l, nil, func() (int, error) { return 0, nil }).Result()
-		wantErr(t, "a closed loop", err, ErrLoopClosed)
+		if wantErr(t, "a closed loop", err, ErrLoopClosed); err.Error() != "RunInExecutor: event loop is closed" {
+			t.Errorf("a closed loop: %v", err)
+		}
 	})
 }
 
