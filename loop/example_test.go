@@ -168,6 +168,7 @@ func ExampleTimeout() {
 func ExampleLoop_SetExceptionHandler() {
 	run(func(co *loop.Coro) error {
 		l := co.Loop()
+		l.SetDebug(false) // it would add to the message where the callback comes from
 		l.SetExceptionHandler(func(_ *loop.Loop, c *loop.ExceptionContext) {
 			fmt.Printf("%s: %v\n", c.Message, c.Exception)
 		})

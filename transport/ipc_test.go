@@ -55,13 +55,15 @@ func inLoggedTask(t *testing.T, test func(t *testing.T, co *loop.Coro, log *logB
 }
 
 // ipcLoop returns a loop whose reports fail the test, unless it asks for them
-// with reports.
+// with reports. It is not in debug mode, which reports more, whatever the
+// environment says.
 func ipcLoop(t *testing.T, opts ...loop.Option) *loop.Loop {
 	t.Helper()
 	l, err := loop.NewEventLoop(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.SetDebug(false)
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Errorf("close the loop: %v", err)
