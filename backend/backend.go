@@ -59,9 +59,9 @@ type Backend interface {
 
 	// Dispatch delivers the completions that the last Wait found, and those of
 	// earlier ones that were not delivered, but none that arrive meanwhile. Until
-	// they are delivered, Wait returns at once. A panic of a Receiver passes through; the completion that was
-	// being delivered counts as delivered, and the next Dispatch goes on with
-	// the one after it.
+	// they are delivered, Wait returns at once. A panic of a Receiver passes
+	// through; the completion that was being delivered counts as delivered, and
+	// the next Dispatch goes on with the one after it.
 	Dispatch()
 
 	// Halt makes the running Dispatch return as soon as the Receiver that calls

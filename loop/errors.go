@@ -92,8 +92,8 @@ func (e *TimeoutError) Timeout() bool { return true }
 // LoopExit is the value of a panic in a callback or task that unwinds the run,
 // which returns Err at once. The callbacks of the turn that did not run yet stay
 // queued for the next run. If it was another callback that has called the one
-// that panics, as by a Write that pauses a protocol, it returns first. (In asyncio, KeyboardInterrupt and SystemExit do
-// this.)
+// that panics, as by a Write that pauses a protocol, it returns first. (In
+// asyncio, KeyboardInterrupt and SystemExit do this.)
 type LoopExit struct {
 	// Err is what Run returns. It may be nil.
 	Err error

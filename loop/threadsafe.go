@@ -129,7 +129,8 @@ func callAll(fns []func()) {
 // (asyncio.run_coroutine_threadsafe). Cancelling the future cancels the task. If
 // the loop is closed before the task has ended, the error is ErrLoopClosed. If
 // the task factory refuses the task or panics, that is the future's error and is
-// also reported to the exception handler. A nil fn is an ErrInvalidArgument. It may be called from any goroutine.
+// also reported to the exception handler. A nil fn is an ErrInvalidArgument. It
+// may be called from any goroutine.
 func RunCoroutineThreadsafe[T any](l *Loop, fn func(co *Coro) (T, error)) *ThreadFuture[T] {
 	f := NewThreadFuture[T]()
 	forget := l.onClose(func(err error) { _ = f.SetException(err) })

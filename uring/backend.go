@@ -280,8 +280,9 @@ func (b *Backend) cancel(idx uint32) {
 }
 
 // Wait submits with one system call, and sleeps in another if nothing has
-// completed by then, nor shortly after if that is to be expected. It makes none if there is nothing to submit, nothing to wait
-// for and nothing that the kernel holds back.
+// completed by then, nor shortly after if that is to be expected. It makes none
+// if there is nothing to submit, nothing to wait for and nothing that the kernel
+// holds back.
 func (b *Backend) Wait(timeout time.Duration) error {
 	if b.phase != enabled && b.phase != draining {
 		return fmt.Errorf("io_uring backend: Wait: %w", backend.ErrClosed)
