@@ -83,7 +83,8 @@ func (b *Backend) collect(timeout time.Duration) error {
 
 // sleep waits for at most timeout, for ever if it is negative, and notes the
 // events. It looks out for them for a moment before it really sleeps, with calls
-// that do not involve the runtime. quiet says that the timeout passed and nothing happened.
+// that do not involve the runtime. quiet says that the timeout passed and
+// nothing happened.
 func (b *Backend) sleep(timeout time.Duration) (quiet bool, err error) {
 	var n int
 	var errno syscall.Errno

@@ -10,6 +10,7 @@ package linger
 
 import (
 	"os"
+	"path"
 	"strings"
 	"time"
 )
@@ -38,14 +39,30 @@ type Lookout struct {
 	left    int           // of those, how many are still to come
 }
 
-// New returns a Lookout that does look out, unless the process's processor time
-// is rationed: then it is to last for work.
-func New() Lookout { return Lookout{allowed: !rationed("/sys/fs/cgroup/cpu.max")} }
+// New returns a Lookout that does look out, unless a control group rations the
+// process's processor time: then it is to last for work.
+func New() Lookout { return Lookout{allowed: !rationed("/proc/self/cgroup", "/sys/fs/cgroup")} }
 
-// rationed reports whether a file of cgroup v2 limits the processor time.
-func rationed(file string) bool {
-	b, err := os.ReadFile(file)
-	return err == nil && !strings.HasPrefix(string(b), "max")
+// rationed reports whether the group that membership names, or one above it,
+// has a limit of processor time in the hierarchy of version 2 at root. In a
+// container the names above its own may be missing; root itself is its group then.
+func rationed(membership, root string) bool {
+	b, _ := os.ReadFile(membership)
+	group := "/"
+	for line := range strings.Lines(string(b)) {
+		if name, ok := strings.CutPrefix(line, "0::"); ok {
+			group = path.Clean("/" + strings.TrimSpace(name))
+		}
+	}
+	for ; ; group = path.Dir(group) {
+		limit, err := os.ReadFile(path.Join(root, group, "cpu.max"))
+		if err == nil && !strings.HasPrefix(string(limit), "max") {
+			return true
+		}
+		if group == "/" {
+			return false
+		}
+	}
 }
 
 // For calls arrived again and again until it reports true, for at most 50 us

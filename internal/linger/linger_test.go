@@ -82,16 +82,42 @@ func TestForTellsWhatIsLeft(t *testing.T) {
 }
 
 func TestRationsAreNoticed(t *testing.T) {
-	for text, want := range map[string]bool{"max 100000\n": false, "50000 100000\n": true} {
-		file := filepath.Join(t.TempDir(), "cpu.max")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+	const none, half = "max 100000\n", "50000 100000\n"
+	for _, c := range []struct {
+		name, membership string
+		limits           map[string]string // by group
+		want             bool
+	}{
+		{"no groups", "", nil, false},
+		{"no limit", "0::/a.slice/b\n", map[string]string{"a.slice/b": none, "a.slice": none}, false},
+		{"a limit", "1:name=systemd:/x\n0::/a.slice/b\n", map[string]string{"a.slice/b": half, "a.slice": none}, true},
+		{"a limit above", "0::/a.slice/b\n", map[string]string{"a.slice/b": none, "a.slice": half}, true},
+		{"a limit beside", "0::/a.slice/b\n", map[string]string{"a.slice/b": none, "c": half}, false},
+		{"a container's own root", "0::/\n", map[string]string{"": half}, true},
+		{"a container that sees the host's names", "0::/system.slice/c.scope\n", map[string]string{"": half}, true},
+		{"names above the root", "0::/../../c\n", map[string]string{"": half}, true},
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "membership"), c.membership)
+		root := filepath.Join(dir, "root")
+		for group, limit := range c.limits {
+			write(t, filepath.Join(root, group, "cpu.max"), limit)
 		}
-		if got := rationed(file); got != want {
-			t.Errorf("%q: %v", text, got)
+		if got := rationed(filepath.Join(dir, "membership"), root); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
-	if rationed(filepath.Join(t.TempDir(), "none")) {
-		t.Error("a file that is not there rations the time")
+	if rationed(filepath.Join(t.TempDir(), "none"), t.TempDir()) {
+		t.Error("files that are not there ration the time")
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
