@@ -16,7 +16,7 @@ import (
 // DefaultBufferSize is the size in bytes of the receive buffer if
 // Options.BufferSize is 0. Small messages only ever touch its beginning, so that
 // its size costs them nothing.
-const DefaultBufferSize = 256 << 10
+const DefaultBufferSize = 64 << 10
 
 // Options configures a Backend. The zero value is a good choice.
 type Options struct {

@@ -9,8 +9,12 @@ import (
 )
 
 // shareOfTurn is how many operations of a direction an entry may perform in
-// one turn. A multishot recv performs one.
-const shareOfTurn = 128
+// one turn. A multishot recv performs as many as fill the buffer, up to
+// fullOfTurn.
+const (
+	shareOfTurn = 128
+	fullOfTurn  = 4
+)
 
 // stage is what is being worked on for the entry in hand.
 type stage uint8
@@ -120,8 +124,10 @@ func (b *Backend) workInput(e *entry, op *backend.Op) {
 	b.deliverLast(op, backend.Result{N: n, Errno: errno})
 }
 
-// workRecv receives into the shared buffer. A multishot recv gets one call per
-// turn, so that a fast peer cannot keep the others waiting.
+// workRecv receives into the shared buffer. A multishot recv goes on only if
+// that was filled: whoever sends so much is still sending; and only if the
+// receiver does not keep it: then it is busy. It has a small share all the same,
+// so that a fast peer cannot keep the others waiting.
 func (b *Backend) workRecv(e *entry, op *backend.Op) {
 	buf := b.hot.Bytes()
 	n, errno, ok := b.recv(e, buf)
@@ -130,8 +136,12 @@ func (b *Backend) workRecv(e *entry, op *backend.Op) {
 	}
 	if op.Flags&backend.Multishot != 0 {
 		if n > 0 {
-			b.share = 0
+			b.share -= shareOfTurn / fullOfTurn
+			kept := b.hot.Kept()
 			op.Receiver.Complete(op, backend.Result{Data: buf[:n:n], N: n, More: true})
+			if n < len(buf) || b.hot.Kept() > kept {
+				b.share = 0
+			}
 			return
 		}
 	}

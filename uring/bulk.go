@@ -12,14 +12,17 @@ import (
 // A connection on which much arrives is better off without provided buffers:
 // every one that it fills is memory that was cold, and a call of the receiver.
 // Such a connection receives in bulk: it waits until it is readable, and then
-// takes all there is by recv(2) into one large buffer, which stays in the
-// processor's cache because all connections use it in turn. One that finds all
-// provided buffers taken receives so once, so that nobody has to wait for those.
+// receives with recv(2) into one large buffer, which stays in the processor's
+// cache because all connections use it in turn. One that finds all provided
+// buffers taken receives so once, so that nobody has to wait for those.
 
 // bulkSize is the size in bytes of the buffer for receiving in bulk.
-const bulkSize = 256 << 10
+const bulkSize = 64 << 10
 
 const (
+	// bulkTurn is how many bytes a multishot receives in bulk, about, before
+	// others have their turn.
+	bulkTurn = 256 << 10
 	// bulkAfter is how many provided buffers in a row have to be filled before
 	// a connection receives in bulk.
 	bulkAfter = 2
@@ -77,21 +80,51 @@ func (b *Backend) startBulk(idx uint32) {
 // recvBulk receives with recv(2) for an operation whose descriptor is readable.
 func (b *Backend) recvBulk(idx uint32) {
 	s := b.slots.at(idx)
-	buf := b.own.Bytes()
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.op.FD),
-		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
+	data, errno := b.recvOwn(s.op.FD)
+	n := len(data)
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
 		b.rearm(idx)
 	case errno != 0:
 		b.finish(idx, failure(errno))
 	case s.op.Flags&backend.Multishot != 0 && n > 0:
-		b.learn(idx, int(n))
+		b.learn(idx, n)
 		b.rearm(idx)
-		b.received(s.op, buf[:n:n])
+		b.drain(idx, data)
 	default:
-		b.learn(idx, int(n))
-		b.finish(idx, backend.Result{Data: buf[:n:n], N: int(n)})
+		b.learn(idx, n)
+		b.finish(idx, backend.Result{Data: data, N: n})
+	}
+}
+
+// recvOwn receives what there is into the backend's own buffer.
+func (b *Backend) recvOwn(fd int32) ([]byte, syscall.Errno) {
+	buf := b.own.Bytes()
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	return buf[:n:n], 0
+}
+
+// drain delivers what a multishot recv has brought, and what comes next, for as
+// long as that fills the buffer: whoever sends so much is still sending, and to
+// wait for each piece would cost more than to take it. A receiver that keeps the
+// buffer is busy with it. Only data is taken here; an error or the end is left to
+// the poll, which is under way.
+func (b *Backend) drain(idx uint32, data []byte) {
+	s := b.slots.at(idx)
+	op, gen := s.op, s.gen
+	for got := len(data); ; got += len(data) {
+		full, kept := len(data) == b.own.Size(), b.own.Kept()
+		b.received(op, data)
+		if !full || got >= bulkTurn || b.own.Kept() > kept || b.halted || s.gen != gen || s.cancelled {
+			return
+		}
+		if data, _ = b.recvOwn(op.FD); len(data) == 0 {
+			return
+		}
 	}
 }
 

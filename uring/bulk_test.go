@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/hot"
 )
 
 func TestAConnectionReceivesInBulkWhileItFillsBuffers(t *testing.T) {
@@ -70,5 +71,84 @@ func TestAReceiveThatFindsNoBufferIsNotPutOff(t *testing.T) {
 		if !bytes.Equal(op.data, bytes.Repeat([]byte{byte(i)}, 1+i)) {
 			t.Errorf("receive %d got %v in the first turn", i, op.data)
 		}
+	}
+}
+
+// bulkPair returns an operation that receives in bulk, through a buffer of size
+// bytes, and the other end of its connection, which takes 300 KiB at once.
+func bulkPair(t *testing.T, b *Backend, size int) (*probeOp, int32) {
+	t.Helper()
+	b.own = hot.New(size)
+	r, w := pair(t, unix.SOCK_STREAM)
+	if err := unix.SetsockoptInt(int(w), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 1<<20); err != nil {
+		if err = unix.SetsockoptInt(int(w), unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
+	op.State.Mark = markBulk
+	submit(t, b, op)
+	return op, w
+}
+
+// runUntilMore waits until op has received something, in one Dispatch.
+func runUntilMore(t *testing.T, b *Backend, op *probeOp) {
+	t.Helper()
+	before := len(op.got)
+	run(t, b, func() bool { return len(op.got) > before })
+}
+
+func TestBulkGoesOnWhileTheBufferIsFilled(t *testing.T) {
+	b := open(t, nil)
+	op, w := bulkPair(t, b, 4096)
+	want := bytes.Repeat([]byte("0123456789abcdef"), 10_000/16)
+	write(t, w, want)
+	runUntilMore(t, b, op)
+	if !bytes.Equal(op.data, want) || len(op.got) != 3 {
+		t.Errorf("%d bytes in %d pieces came in one turn, want %d in 3", len(op.data), len(op.got), len(want))
+	}
+	unix.Shutdown(int(w), unix.SHUT_WR)
+	run(t, b, op.ended)
+	if r := op.last(); r.N != 0 || r.Errno != 0 {
+		t.Errorf("ended with %+v, want the end of the stream", r)
+	}
+}
+
+func TestBulkLeavesOthersTheirTurn(t *testing.T) {
+	b := open(t, nil)
+	op, w := bulkPair(t, b, 64<<10)
+	want := bytes.Repeat([]byte("0123456789abcdef"), 300<<10/16)
+	write(t, w, want)
+	runUntilMore(t, b, op)
+	if n := len(op.data); n != bulkTurn {
+		t.Errorf("%d bytes came in one turn, want %d", n, bulkTurn)
+	}
+	run(t, b, func() bool { return len(op.data) == len(want) })
+	if !bytes.Equal(op.data, want) {
+		t.Error("wrong bytes")
+	}
+}
+
+func TestBulkStopsForAReceiverThat(t *testing.T) {
+	const size = 4096
+	for name, hook := range map[string]func(b *Backend, op *probeOp){
+		"cancels":          func(b *Backend, op *probeOp) { b.Cancel(&op.Op) },
+		"halts":            func(b *Backend, _ *probeOp) { b.Halt() },
+		"keeps the buffer": func(b *Backend, _ *probeOp) { b.Keep(b.own.Bytes()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, nil)
+			op, w := bulkPair(t, b, size)
+			op.hook = func(r backend.Result) {
+				if r.More {
+					hook(b, op)
+				}
+			}
+			write(t, w, make([]byte, 3*size))
+			runUntilMore(t, b, op)
+			if n := len(op.data); n != size {
+				t.Errorf("%d bytes came, want no more than the first %d", n, size)
+			}
+		})
 	}
 }

@@ -20,6 +20,12 @@ type Buffer struct {
 // New describes a buffer of size bytes.
 func New(size int) Buffer { return Buffer{size: size} }
 
+// Size returns the size of the buffer in bytes.
+func (b *Buffer) Size() int { return b.size }
+
+// Kept returns how many buffers were kept and not given back.
+func (b *Buffer) Kept() int { return b.kept }
+
 // Bytes returns the buffer.
 func (b *Buffer) Bytes() []byte {
 	if b.cur == nil {
