@@ -42,7 +42,9 @@ type buffers struct {
 	size  int
 	count int
 	mask  uint32
-	tail  uint32
+	tail  uint32 // one past the last buffer that was put
+	shown uint32 // the tail that the kernel sees
+	first uint16 // the buffer in the ring's first entry
 }
 
 // registered refers to the buffers of all rings: the kernel goes on filling
@@ -81,6 +83,7 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 		return nil, err
 	}
 	s.grow(min(firstBuffers, count))
+	r.bufs = s
 	registered.Store(s, nil)
 	return s, nil
 }
@@ -100,22 +103,30 @@ func (s *buffers) grow(n int) {
 	}
 }
 
-// put gives a buffer to the kernel. The tail shares its word with the number
-// of the ring's first buffer, and both are stored at once.
+// put gives a buffer to the kernel, which sees it after the next publish.
 func (s *buffers) put(bid uint16) {
-	first := (*bufEntry)(unsafe.Pointer(&s.ring[0]))
 	i := s.tail & s.mask
-	e := (*bufEntry)(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(bufEntry{})))
+	e := (*bufEntry)(unsafe.Pointer(&s.ring[uintptr(i)*unsafe.Sizeof(bufEntry{})]))
 	e.addr = uint64(uintptr(unsafe.Pointer(&s.mem[bid][0])))
 	e.len = uint32(s.size)
-	s.tail++
-	word := (*uint32)(unsafe.Pointer(&first.bid))
 	if i == 0 {
-		atomic.StoreUint32(word, uint32(bid)|s.tail<<16)
+		s.first = bid
+	} else {
+		e.bid = bid
+	}
+	s.tail++
+}
+
+// publish shows the kernel the buffers that were put. The tail shares its word
+// with the number of the ring's first buffer, and both are stored at once; to do
+// so for every buffer would wait each time for all that was written before.
+func (s *buffers) publish() {
+	if s.shown == s.tail {
 		return
 	}
-	e.bid = bid
-	atomic.StoreUint32(word, *word&0xffff|s.tail<<16)
+	s.shown = s.tail
+	e := (*bufEntry)(unsafe.Pointer(&s.ring[0]))
+	atomic.StoreUint32((*uint32)(unsafe.Pointer(&e.bid)), uint32(s.first)|s.tail<<16)
 }
 
 // data returns the first n bytes of a buffer.

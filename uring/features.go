@@ -47,9 +47,9 @@ type abilities struct {
 
 // Options configure a Backend. The zero value is the default.
 type Options struct {
-	// SQEntries is the number of entries of the submission queue, 512 if 0.
-	// More operations than that may be submitted in one turn; they cost a
-	// system call per queue length. The kernel rounds up to a power of two. Both
+	// SQEntries is the number of entries of the submission queue, 128 if 0: a
+	// short one stays in the processor's cache. More operations than that may be
+	// submitted in one turn; they cost a system call per queue length. The kernel rounds up to a power of two. Both
 	// queues are smaller where the process may not lock enough memory.
 	SQEntries uint32
 	// CQEntries is the number of entries of the completion queue, 8192 if 0.
@@ -57,7 +57,7 @@ type Options struct {
 	CQEntries uint32
 	// BufferSize is the size in bytes of one provided buffer, 32 KiB if 0. One
 	// completion of a recv without a buffer of its own delivers at most that, or
-	// 256 KiB if much arrives on the connection. A packet that is larger than a
+	// 64 KiB if much arrives on the connection. A packet that is larger than a
 	// provided buffer is cut off.
 	BufferSize int
 	// Buffers is the number of provided buffers, a power of two up to 32768,
@@ -80,7 +80,7 @@ func (o *Options) withDefaults() (Options, error) {
 		}
 	}
 	if opt.SQEntries == 0 {
-		opt.SQEntries = 512
+		opt.SQEntries = 128
 	}
 	if opt.CQEntries == 0 {
 		opt.CQEntries = 8192

@@ -37,6 +37,8 @@ type ring struct {
 	cqes           unsafe.Pointer
 	head           uint32 // the next completion to read
 
+	bufs *buffers // published together with the queues; nil if there are none
+
 	// stash holds entries that found the queue full and the kernel unwilling.
 	stash []sqe
 
@@ -178,8 +180,11 @@ func (r *ring) at(i uint32) *cqe {
 	return (*cqe)(unsafe.Add(r.cqes, uintptr(i&r.cqMask)*unsafe.Sizeof(cqe{})))
 }
 
-// publish shows the kernel both ends of the queues.
+// publish shows the kernel both ends of the queues, and the buffers.
 func (r *ring) publish() {
+	if r.bufs != nil {
+		r.bufs.publish()
+	}
 	atomic.StoreUint32(r.sqTail, r.tail)
 	atomic.StoreUint32(r.cqHead, r.head)
 }
