@@ -118,6 +118,10 @@ const (
 	// was sent. It may still complete with less, when it was cancelled or the
 	// connection failed after a part: the next operation tells which.
 	WaitAll
+	// Pinned says that the memory of Buf cannot move before the terminal
+	// completion, because it is outside the heap or pinned by the submitter, so
+	// that the backend need not pin it.
+	Pinned
 )
 
 // MaxBufs is the largest number of pieces in Ext.Bufs (IOV_MAX on Linux).
@@ -130,7 +134,7 @@ type Op struct {
 	// Receiver is told of every completion.
 	Receiver Receiver
 	// Buf is the caller's memory. The backend pins it until the terminal
-	// completion.
+	// completion, unless Flags has Pinned.
 	Buf []byte
 	// Ext holds the operands that only some codes need.
 	Ext *Ext

@@ -56,7 +56,7 @@ func (l *Loop) releaseAll() error {
 	l.inbox = nil
 	l.mu.Unlock()
 	l.ready, l.timers = queue{}, timerHeap{}
-	l.due, l.freeCallbacks, l.turnEnders, l.early = nil, nil, nil, nil
+	l.due, l.freeCallbacks, l.turnEnders, l.turnEnded, l.early = nil, nil, nil, 0, nil
 	if err != nil {
 		return fmt.Errorf("close backend %s: %w", l.be.Name(), err)
 	}

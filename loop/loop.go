@@ -26,6 +26,7 @@ type Loop struct {
 	freeCallbacks []*callback
 	idleWorkers   []*worker
 	turnEnders    []TurnEnder
+	turnEnded     int           // how many of them were called
 	early         []*backend.Op // submitted while the loop did not run
 	scope         scope
 	current       *task

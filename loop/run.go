@@ -159,6 +159,10 @@ func (l *Loop) turn() error {
 	return nil
 }
 
+// Turn returns the number of the current turn, which begins before the loop
+// waits. Loop's thread only.
+func (l *Loop) Turn() uint64 { return l.turnCount }
+
 // timeout returns how long the loop may sleep: not at all if something is to be
 // run, until the earliest timer, or for ever. Timers are due already if a
 // runtime.Goexit has cut the last turn short.
@@ -250,15 +254,27 @@ type TurnEnder interface {
 func (l *Loop) AtTurnEnd(e TurnEnder) { l.turnEnders = append(l.turnEnders, e) }
 
 func (l *Loop) endTurn() {
-	for i := 0; i < len(l.turnEnders); i++ {
-		e := l.turnEnders[i]
-		l.turnEnders[i] = nil
-		if e == nil {
-			continue
-		}
-		l.guarded(e.EndTurn, "Panic at the end of a turn")
+	for done := len(l.turnEnders) == 0; !done; {
+		done = l.endSome()
 	}
-	l.turnEnders = l.turnEnders[:0]
+}
+
+// endSome calls those that are to be called at the end of the turn, and reports
+// whether it came to their end. After a panic, which it reports, some are left.
+func (l *Loop) endSome() (all bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.HandlePanic(r, debug.Stack(), &ExceptionContext{Message: "Panic at the end of a turn"})
+		}
+	}()
+	for l.turnEnded < len(l.turnEnders) {
+		e := l.turnEnders[l.turnEnded]
+		l.turnEnders[l.turnEnded] = nil
+		l.turnEnded++
+		e.EndTurn()
+	}
+	l.turnEnders, l.turnEnded = l.turnEnders[:0], 0
+	return true
 }
 
 // guarded calls fn and reports its panic.

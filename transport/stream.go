@@ -35,6 +35,7 @@ type stream struct {
 	fd     int32 // -1 when the descriptor was given away
 	flags  flags
 	writes uint8 // writes after the connection was lost, up to warnWrites
+	sentIn uint8 // the turn, modulo 256, in which a write was last sent at once
 }
 
 // cold is the part of a stream that few streams need.

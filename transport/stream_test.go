@@ -390,6 +390,34 @@ func TestTheCallersBufferIsNeitherChangedNorKept(t *testing.T) {
 	})
 }
 
+func TestTheFirstLargeWriteOfATurnGoesOutAtOnceAndTheOthersTogether(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		n := co.Loop().Backend().DirectSend()
+		for range 2 { // also in another turn
+			for i, want := range []int{0, n, 2 * n} {
+				if n >= directAgain {
+					want = 0 // each is worth a system call
+				}
+				check(t, tr.Write(bytes.Repeat([]byte{'a' + byte(i)}, n)))
+				if got := tr.WriteBufferSize(); got != want {
+					t.Errorf("%d bytes are buffered after write %d of %d bytes, want %d", got, i+1, n, want)
+				}
+			}
+			var want []byte
+			for i := range 3 {
+				want = append(want, bytes.Repeat([]byte{'a' + byte(i)}, n)...)
+			}
+			if got := receive(t, co, peer, 3*n); !bytes.Equal(got, want) {
+				t.Error("what arrived is not what was written")
+			}
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
 func TestAWriteErrorIsReportedByConnectionLostOnly(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}

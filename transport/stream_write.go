@@ -36,7 +36,7 @@ func (s *stream) outbox() *outbox {
 		s.sh.outboxes = s.sh.outboxes[:n-1]
 	} else {
 		o = &outbox{sh: s.sh}
-		o.op.Receiver, o.op.Code, o.op.Flags = o, backend.OpSend, backend.WaitAll
+		o.op.Receiver, o.op.Code, o.op.Flags = o, backend.OpSend, backend.WaitAll|backend.Pinned
 	}
 	o.s, o.op.FD = s, s.fd
 	s.out = o
@@ -220,7 +220,7 @@ func (s *stream) Write(p []byte) error {
 	if drop, err := s.mayWrite(len(p)); drop || err != nil {
 		return err
 	}
-	if s.out == nil && len(p) >= s.sh.directSend {
+	if s.sendsAtOnce(len(p)) {
 		p = p[s.sendNow(p):]
 		if len(p) == 0 || s.flags&flagClosing != 0 {
 			return nil
@@ -229,6 +229,23 @@ func (s *stream) Write(p []byte) error {
 	s.outbox().add(p)
 	s.wrote()
 	return nil
+}
+
+// directAgain is the size in bytes from which on also the second write in a turn
+// is sent at once: to copy it would cost more than to send it by itself.
+const directAgain = 16 << 10
+
+// sendsAtOnce reports whether a write of n bytes is to be sent from the caller's
+// memory: if it is large enough, and the first in the turn. Who writes twice is
+// likely to write more often, and that is to go out together.
+func (s *stream) sendsAtOnce(n int) bool {
+	if s.out != nil || n < s.sh.directSend {
+		return false
+	}
+	turn := uint8(s.sh.loop.Turn())
+	again := s.sentIn == turn
+	s.sentIn = turn
+	return !again || n >= directAgain
 }
 
 // Writelines queues the concatenation of bufs for sending.

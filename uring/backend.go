@@ -26,6 +26,7 @@ type Backend struct {
 
 	bufs   *buffers   // nil without provided buffers
 	own    hot.Buffer // receives for connections that are better off without them, see bulk.go
+	direct int        // the size in bytes from which on a send is tried at once
 	copied []byte     // a piece of a file on its way to a blocking socket
 	lent   int32      // a provided buffer's number plus 1 while a receiver has it
 
@@ -104,7 +105,7 @@ func build(opt Options, known map[string]error) (*Backend, error) {
 	for f, why := range refused {
 		missing[f] = why
 	}
-	b := &Backend{own: hot.New(max(opt.BufferSize, bulkSize)), lookout: linger.New()}
+	b := &Backend{own: hot.New(max(opt.BufferSize, bulkSize)), direct: directSend(), lookout: linger.New()}
 	if b.ring, err = newRing(s); err != nil {
 		b.ring.close()
 		return nil, err
@@ -211,7 +212,7 @@ func (b *Backend) beginClose(e *fdEntry, idx uint32) {
 // the next Wait, together with all others, for less than a system call.
 func (b *Backend) Try(op *backend.Op) (backend.Result, bool) {
 	switch {
-	case op.Code == backend.OpSend && len(op.Buf) >= bulkSend && b.wouldBeFirst(op):
+	case op.Code == backend.OpSend && len(op.Buf) >= b.direct && b.wouldBeFirst(op):
 		return trySend(op)
 	case op.Code == backend.OpAccept && op.Flags&backend.Multishot == 0 && b.wouldBeFirst(op):
 		return tryAccept(op)
@@ -229,8 +230,9 @@ func (b *Backend) wouldBeFirst(op *backend.Op) bool {
 	return e != nil && e.closing == 0 && e.queueOf(op).head == nil
 }
 
-// DirectSend returns 16 KiB: below, the ring's sends are cheaper, copy included.
-func (b *Backend) DirectSend() int { return bulkSend }
+// DirectSend returns the size in bytes below which the ring's sends are cheaper,
+// copy included: 2 KiB where a system call is cheap, 16 KiB elsewhere.
+func (b *Backend) DirectSend() int { return b.direct }
 
 // Keep hands over the buffer that data is in, unless there is only a little.
 func (b *Backend) Keep(data []byte) []byte {

@@ -127,15 +127,3 @@ func (b *Backend) drain(idx uint32, data []byte) {
 		}
 	}
 }
-
-// bulkSend is the size in bytes from which on a send is tried at once, while
-// what is sent is still in the processor's cache: that is worth a system call.
-const bulkSend = 16 << 10
-
-// trySend sends what the socket takes at once. If it fails, the ring will find
-// out why, or wait.
-func trySend(op *backend.Op) (backend.Result, bool) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(op.FD), uintptr(unsafe.Pointer(&op.Buf[0])),
-		uintptr(len(op.Buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	return backend.Result{N: int(n)}, errno == 0
-}

@@ -280,7 +280,9 @@ func (b *Backend) later(idx uint32, res int32) {
 func (b *Backend) finish(idx uint32, r backend.Result) {
 	s := b.slots.at(idx)
 	op := s.op
-	b.pins.drop(s.pins)
+	if s.pins != 0 {
+		b.pins.drop(s.pins)
+	}
 	if s.aux != nil {
 		b.arena.put(s.aux, s.auxClass)
 	}

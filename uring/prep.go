@@ -217,6 +217,9 @@ func (b *Backend) fillAux(s *slot) {
 // pin keeps the caller's memory of a slot's operation where it is.
 func (b *Backend) pin(s *slot) {
 	op := s.op
+	if op.Flags&backend.Pinned != 0 {
+		return
+	}
 	switch op.Code {
 	case backend.OpRecv, backend.OpRecvMsg, backend.OpSend, backend.OpRead, backend.OpWrite:
 		s.pins = b.pins.add(0, op.Buf)
