@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestShapesAreNamed(t *testing.T) {
@@ -213,12 +214,12 @@ func TestLoadThatCountedNothingIsAnError(t *testing.T) {
 		{`9 9 1000 0\n5 9\n`, 4, "exit status 4"},
 		{``, 0, "EOF"},
 	} {
-		res, err := runLoad(fakeClient(t, c.text, c.status), "127.0.0.1:1", sampleShape)
+		res, err := runLoad(fakeClient(t, c.text, c.status), "127.0.0.1:1", sampleShape, func() {})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q gave %+v, %v", c.text, res, err)
 		}
 	}
-	if res, err := runLoad(fakeClient(t, `9 12 1000 0\n5 9\n`, 0), "127.0.0.1:1", sampleShape); err != nil || res.Messages != 9 {
+	if res, err := runLoad(fakeClient(t, `9 12 1000 0\n5 9\n`, 0), "127.0.0.1:1", sampleShape, func() {}); err != nil || res.Messages != 9 {
 		t.Errorf("%+v, %v", res, err)
 	}
 }
@@ -227,5 +228,15 @@ func TestUnknownSubCommandsAreNamed(t *testing.T) {
 	err := dispatch([]string{"dance"})
 	if err == nil || !strings.Contains(err.Error(), `"dance"`) || !strings.Contains(err.Error(), "echo") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestManyConnectionsGetTime(t *testing.T) {
+	few, many := shape{50, 64, 1}, shape{10000, 64, 1}
+	if few.warmup() != 200*time.Millisecond || few.counted(time.Second) != time.Second {
+		t.Errorf("50 connections: %v, %v", few.warmup(), few.counted(time.Second))
+	}
+	if many.warmup() != 500*time.Millisecond || many.counted(time.Second) != 1500*time.Millisecond || many.counted(time.Minute) != time.Minute {
+		t.Errorf("10 000 connections: %v, %v, %v", many.warmup(), many.counted(time.Second), many.counted(time.Minute))
 	}
 }

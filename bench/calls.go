@@ -82,7 +82,7 @@ func (n *callCount) trace(s *settings, c *candidate, sh shape) error {
 	for deadline := time.Now().Add(10 * time.Second); !p.traced() && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	res, loadErr := runLoad(s, p.addr, sh)
+	res, loadErr := runLoad(s, p.addr, sh, func() {})
 	_ = tracer.Process.Signal(os.Interrupt)
 	_ = tracer.Wait() // it ends by the signal
 	if loadErr != nil {
@@ -157,10 +157,10 @@ func countAllocs(s *settings, c *candidate, sh shape) (float64, error) {
 	loaded := make(chan error, 1)
 	go func() {
 		var err error
-		res, err = runLoad(s, p.addr, sh)
+		res, err = runLoad(s, p.addr, sh, func() {})
 		loaded <- err
 	}()
-	time.Sleep(warmup + s.duration/3)
+	time.Sleep(sh.warmup() + s.duration/3)
 	from := time.Now()
 	before, beforeErr := p.mallocs()
 	time.Sleep(s.duration / 3)

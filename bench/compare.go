@@ -226,12 +226,12 @@ func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
 		return nil, err
 	}
 	defer p.stop()
-	before, err := p.cpuSeconds()
-	if err != nil {
-		return nil, err
-	}
-	res, err := runLoad(s, p.addr, sh)
-	if err != nil {
+	var before float64
+	var beforeErr error
+	used := func() { before, beforeErr = p.cpuSeconds() }
+	used()
+	res, err := runLoad(s, p.addr, sh, used)
+	if err := errors.Join(err, beforeErr); err != nil {
 		return nil, err
 	}
 	after, err := p.cpuSeconds()
@@ -249,15 +249,14 @@ func runOnce(s *settings, c *candidate, sh shape) (*measurement, error) {
 	}, nil
 }
 
-const warmup = 200 * time.Millisecond
-
 // runLoad makes the load of a shape and makes sure that it is what it should be.
-func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
+// The client in C calls connected before the first message.
+func runLoad(s *settings, addr string, sh shape, connected func()) (*load.Result, error) {
 	run := runGo
 	if s.client != "" {
 		run = runRing
 	}
-	res, err := run(s, addr, sh)
+	res, err := run(s, addr, sh, connected)
 	if err != nil {
 		return nil, err
 	}
@@ -270,24 +269,25 @@ func runLoad(s *settings, addr string, sh shape) (*load.Result, error) {
 	return res, nil
 }
 
-func runRing(s *settings, addr string, sh shape) (*load.Result, error) {
+func runRing(s *settings, addr string, sh shape, connected func()) (*load.Result, error) {
 	cpus, err := parseCPUs(s.loadCPUs)
 	if err != nil {
 		return nil, err
 	}
 	return load.RunRing(s.client, load.Config{
-		Addr: addr, Connections: sh.Connections, Size: sh.Size, Depth: sh.Depth, Warmup: warmup, Duration: s.duration, CPUs: cpus,
+		Addr: addr, Connections: sh.Connections, Size: sh.Size, Depth: sh.Depth, Warmup: sh.warmup(), Duration: sh.counted(s.duration), CPUs: cpus, Connected: connected,
 	})
 }
 
-// runGo runs a client in Go, in a process of its own.
-func runGo(s *settings, addr string, sh shape) (*load.Result, error) {
+// runGo runs a client in Go, in a process of its own. It does not tell when it is
+// connected.
+func runGo(s *settings, addr string, sh shape, _ func()) (*load.Result, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("taskset", "-c", s.loadCPUs, self, "load", "-kind", s.kind(), "-addr", addr, "-c", fmt.Sprint(sh.Connections), "-size", fmt.Sprint(sh.Size),
-		"-depth", fmt.Sprint(sh.Depth), "-warmup", warmup.String(), "-d", s.duration.String(), "-cpus", s.loadCPUs)
+		"-depth", fmt.Sprint(sh.Depth), "-warmup", sh.warmup().String(), "-d", sh.counted(s.duration).String(), "-cpus", s.loadCPUs)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // shape is a kind of load.
@@ -19,6 +20,19 @@ func (s shape) String() string {
 		return fmt.Sprintf("%dx(%dx%s)", s.Connections, s.Depth, size)
 	}
 	return fmt.Sprintf("%dx%s", s.Connections, size)
+}
+
+// warmup is how long a run lasts before it counts. With many connections it is
+// longer: each has to have done some messages, at 100 000 a second, until caches
+// and windows are as they stay.
+func (s shape) warmup() time.Duration {
+	return max(200*time.Millisecond, time.Duration(s.Connections)*50*time.Microsecond)
+}
+
+// counted is how long it counts, at least d, and long enough for about 15
+// messages of each connection.
+func (s shape) counted(d time.Duration) time.Duration {
+	return max(d, time.Duration(s.Connections)*150*time.Microsecond)
 }
 
 // shapes is the matrix.

@@ -22,6 +22,7 @@ type Config struct {
 	Depth       int           // messages under way per connection
 	Warmup      time.Duration // before counting begins
 	Duration    time.Duration // of counting
+	Connected   func()        // if not nil, RunRing calls it before the first message
 	CPUs        []int         // one thread on each
 }
 

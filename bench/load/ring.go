@@ -55,6 +55,9 @@ func RunRing(exe string, cfg Config) (*Result, error) {
 			return nil, p.failed(err)
 		}
 	}
+	if cfg.Connected != nil {
+		cfg.Connected()
+	}
 	for _, p := range all {
 		_ = p.in.Close() // now it begins
 	}
