@@ -150,6 +150,9 @@ type Op struct {
 	Code Code
 	// Flags say how.
 	Flags Flags
+	// Enough may be set by the Receiver of a multishot recv, also while it is
+	// told of a completion: as long as it is set, there is at most one in a turn.
+	Enough bool
 
 	// State belongs to the backend while the operation is in flight.
 	State State

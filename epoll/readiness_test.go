@@ -213,7 +213,7 @@ func TestMoreThanAShareKeepsWaitFromBlocking(t *testing.T) {
 	a, b := pair(t, unix.AF_INET, unix.SOCK_STREAM)
 	closeLater(t, a, b)
 	o := f.submit(multiRecv(a))
-	share := strings.Repeat("abcd", fullOfTurn)
+	share := strings.Repeat("abcd", shareOfTurn)
 	write1(t, b, []byte(share+"ef"))
 	f.until("the first buffers", func() bool { return len(o.res) > 0 })
 	if string(o.data) != share {

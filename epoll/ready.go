@@ -9,11 +9,11 @@ import (
 )
 
 // shareOfTurn is how many operations of a direction an entry may perform in
-// one turn. A multishot recv performs as many as fill the buffer, up to
-// fullOfTurn.
+// one turn. A multishot recv performs as many as fill the buffer, up to about
+// recvOfTurn bytes.
 const (
 	shareOfTurn = 128
-	fullOfTurn  = 4
+	recvOfTurn  = 256 << 10
 )
 
 // stage is what is being worked on for the entry in hand.
@@ -136,11 +136,11 @@ func (b *Backend) workRecv(e *entry, op *backend.Op) {
 	}
 	if op.Flags&backend.Multishot != 0 {
 		if n > 0 {
-			b.share -= shareOfTurn / fullOfTurn
-			kept := b.hot.Kept()
+			share, kept := b.share-n*shareOfTurn/recvOfTurn, b.hot.Kept()
+			b.share = 0 // should the receiver panic
 			op.Receiver.Complete(op, backend.Result{Data: buf[:n:n], N: n, More: true})
-			if n < len(buf) || b.hot.Kept() > kept {
-				b.share = 0
+			if n == len(buf) && b.hot.Kept() == kept && !op.Enough {
+				b.share = share
 			}
 			return
 		}

@@ -103,7 +103,8 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 // until the function that it returns is called.
 func (s *stream) beginSendfile() (end func()) {
 	paused := s.flags & flagPaused
-	s.flags |= flagSendfile | flagPaused
+	s.flags |= flagSendfile
+	_ = s.PauseReading() // it never fails
 	return func() {
 		s.flags &^= flagSendfile
 		if paused == 0 {

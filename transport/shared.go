@@ -12,8 +12,8 @@ type shared struct {
 	chunks   chunks
 	outboxes []*outbox
 	closers  []*closer
-	// directSend is the size in bytes from which on a single write is sent at
-	// once from the caller's memory, if nothing waits before it.
+	// directSend is the size in bytes from which on a send by itself is not dearer
+	// than one that is submitted with others; see backend.Backend.DirectSend.
 	directSend int
 	clients    streamList // the streams without a server
 	servers    *Server    // those that are not over, linked by next

@@ -262,6 +262,7 @@ func (s *stream) park(err error) {
 // most pauses are over before.
 func (s *stream) PauseReading() error {
 	s.flags |= flagPaused
+	s.op.Enough = true
 	return nil
 }
 
@@ -272,6 +273,7 @@ func (s *stream) ResumeReading() error {
 		return nil
 	}
 	s.flags &^= flagPaused
+	s.op.Enough = false
 	if s.flags&(flagParked|flagBuffered) == 0 {
 		s.read()
 		return nil

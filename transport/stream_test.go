@@ -372,7 +372,7 @@ func TestTheCallersBufferIsNeitherChangedNorKept(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
 		tr, peer := joined(t, co, p)
-		for _, n := range []int{10, co.Loop().Backend().DirectSend(), 1 << 20} {
+		for _, n := range []int{10, directOnce, directAgain, 1 << 20} {
 			b := bytes.Repeat([]byte("x"), n)
 			check(t, tr.Write(b))
 			if i := bytes.IndexFunc(b, func(r rune) bool { return r != 'x' }); i >= 0 {
@@ -394,7 +394,7 @@ func TestTheFirstLargeWriteOfATurnGoesOutAtOnceAndTheOthersTogether(t *testing.T
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
 		tr, peer := joined(t, co, p)
-		n := co.Loop().Backend().DirectSend()
+		n := max(co.Loop().Backend().DirectSend(), directOnce)
 		for range 2 { // also in another turn
 			for i, want := range []int{0, n, 2 * n} {
 				if n >= directAgain {

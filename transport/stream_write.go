@@ -74,8 +74,10 @@ func (o *outbox) room(n int) *chunk {
 			return c
 		}
 	}
-	o.chunks = append(o.chunks, chunk{mem: o.sh.chunks.take(n)})
-	return &o.chunks[len(o.chunks)-1]
+	o.chunks = append(o.chunks, chunk{})
+	c := &o.chunks[len(o.chunks)-1]
+	c.mem = o.sh.chunks.take(n)
+	return c
 }
 
 // advance notes that the kernel has taken n bytes from the beginning.
@@ -113,15 +115,17 @@ func (o *outbox) free() {
 }
 
 // send hands the first chunk to the kernel, and the next ones for as long as
-// the backend takes them at once.
+// that is better done at once, and can be.
 func (o *outbox) send() {
 	for o.size > 0 {
 		o.op.Buf = o.chunks[0].rest()
+		if len(o.op.Buf) < o.sh.directSend {
+			o.submit()
+			return
+		}
 		r, done := o.sh.loop.Try(&o.op)
 		if !done {
-			if err := o.sh.loop.Submit(&o.op); err != nil {
-				o.s.fail(err)
-			}
+			o.submit()
 			return
 		}
 		if r.Errno != 0 {
@@ -131,6 +135,12 @@ func (o *outbox) send() {
 		o.advance(r.N)
 	}
 	o.s.sent(o)
+}
+
+func (o *outbox) submit() {
+	if err := o.sh.loop.Submit(&o.op); err != nil {
+		o.s.fail(err)
+	}
 }
 
 // EndTurn sends what was written during the turn.
@@ -231,15 +241,20 @@ func (s *stream) Write(p []byte) error {
 	return nil
 }
 
-// directAgain is the size in bytes from which on also the second write in a turn
-// is sent at once: to copy it would cost more than to send it by itself.
-const directAgain = 16 << 10
+const (
+	// directOnce is the size in bytes from which on the first write in a turn may
+	// be sent at once. Smaller ones are collected until the turn ends.
+	directOnce = 2 << 10
+	// directAgain is that size for a second write: to copy it would cost more
+	// than to send it by itself.
+	directAgain = 16 << 10
+)
 
 // sendsAtOnce reports whether a write of n bytes is to be sent from the caller's
 // memory: if it is large enough, and the first in the turn. Who writes twice is
 // likely to write more often, and that is to go out together.
 func (s *stream) sendsAtOnce(n int) bool {
-	if s.out != nil || n < s.sh.directSend {
+	if s.out != nil || n < max(s.sh.directSend, directOnce) {
 		return false
 	}
 	turn := uint8(s.sh.loop.Turn())

@@ -45,6 +45,7 @@ type buffers struct {
 	tail  uint32 // one past the last buffer that was put
 	shown uint32 // the tail that the kernel sees
 	first uint16 // the buffer in the ring's first entry
+	eager bool   // the kernel may take buffers at any time, not only when it is entered
 }
 
 // registered refers to the buffers of all rings: the kernel goes on filling
@@ -76,7 +77,7 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &buffers{ring: q, size: size, count: count, mask: uint32(count - 1)}
+	s := &buffers{ring: q, size: size, count: count, mask: uint32(count - 1), eager: r.setup&setupDeferTaskrun == 0}
 	reg := pbufReg{addr: uint64(uintptr(unsafe.Pointer(&q[0]))), entries: uint32(count), group: bufGroup}
 	if _, err := register(r.fd, registerPbufRing, unsafe.Pointer(&reg), 1); err != nil {
 		s.close()
@@ -103,7 +104,8 @@ func (s *buffers) grow(n int) {
 	}
 }
 
-// put gives a buffer to the kernel, which sees it after the next publish.
+// put gives a buffer to the kernel, which sees it after the next publish, unless
+// it may look at any time.
 func (s *buffers) put(bid uint16) {
 	i := s.tail & s.mask
 	e := (*bufEntry)(unsafe.Pointer(&s.ring[uintptr(i)*unsafe.Sizeof(bufEntry{})]))
@@ -115,6 +117,9 @@ func (s *buffers) put(bid uint16) {
 		e.bid = bid
 	}
 	s.tail++
+	if s.eager {
+		s.publish()
+	}
 }
 
 // publish shows the kernel the buffers that were put. The tail shares its word

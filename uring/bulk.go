@@ -90,7 +90,11 @@ func (b *Backend) recvBulk(idx uint32) {
 	case s.op.Flags&backend.Multishot != 0 && n > 0:
 		b.learn(idx, n)
 		b.rearm(idx)
-		b.drain(idx, data)
+		if b.bulk(s.op) {
+			b.drain(idx, data)
+		} else { // what the kernel receives from now on comes behind this
+			b.received(s.op, data)
+		}
 	default:
 		b.learn(idx, n)
 		b.finish(idx, backend.Result{Data: data, N: n})
@@ -111,19 +115,33 @@ func (b *Backend) recvOwn(fd int32) ([]byte, syscall.Errno) {
 // drain delivers what a multishot recv has brought, and what comes next, for as
 // long as that fills the buffer: whoever sends so much is still sending, and to
 // wait for each piece would cost more than to take it. A receiver that keeps the
-// buffer is busy with it. Only data is taken here; an error or the end is left to
-// the poll, which is under way.
+// buffer is busy with it. Meanwhile the kernel only polls, so that nothing can
+// overtake, and the end is left to that poll.
 func (b *Backend) drain(idx uint32, data []byte) {
 	s := b.slots.at(idx)
 	op, gen := s.op, s.gen
 	for got := len(data); ; got += len(data) {
 		full, kept := len(data) == b.own.Size(), b.own.Kept()
 		b.received(op, data)
-		if !full || got >= bulkTurn || b.own.Kept() > kept || b.halted || s.gen != gen || s.cancelled {
+		if !full || got >= bulkTurn || op.Enough || b.own.Kept() > kept || b.halted || s.gen != gen || s.cancelled {
 			return
 		}
-		if data, _ = b.recvOwn(op.FD); len(data) == 0 {
+		var errno syscall.Errno
+		if data, errno = b.recvOwn(op.FD); len(data) == 0 {
+			b.drained(idx, errno)
 			return
 		}
 	}
+}
+
+// drained acts on what has ended a drain. The kernel tells an error only once, so
+// that it is kept as what the poll has found.
+func (b *Backend) drained(idx uint32, errno syscall.Errno) {
+	switch errno {
+	case 0, syscall.EAGAIN, syscall.EINTR:
+		return
+	}
+	s := b.slots.at(idx)
+	s.stage, s.op.State.Res = stageFound, -int32(errno)
+	b.prepCancel(idx)
 }

@@ -2,6 +2,8 @@ package uring
 
 import (
 	"bytes"
+	"net"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -134,6 +136,7 @@ func TestBulkStopsForAReceiverThat(t *testing.T) {
 	for name, hook := range map[string]func(b *Backend, op *probeOp){
 		"cancels":          func(b *Backend, op *probeOp) { b.Cancel(&op.Op) },
 		"halts":            func(b *Backend, _ *probeOp) { b.Halt() },
+		"has enough":       func(_ *Backend, op *probeOp) { op.Enough = true },
 		"keeps the buffer": func(b *Backend, _ *probeOp) { b.Keep(b.own.Bytes()) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,5 +153,100 @@ func TestBulkStopsForAReceiverThat(t *testing.T) {
 				t.Errorf("%d bytes came, want no more than the first %d", n, size)
 			}
 		})
+	}
+}
+
+func TestAnErrorThatEndsADrainIsToldAndNotTheEnd(t *testing.T) {
+	const size = 4096
+	b := open(t, nil)
+	b.own = hot.New(size)
+	r, w := tcpPair(t)
+	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
+	op.State.Mark = markBulk
+	op.hook = func(res backend.Result) {
+		if res.More && len(op.data) == 2*size { // all of it
+			reset(t, w)
+		}
+	}
+	write(t, w, make([]byte, 2*size))
+	submit(t, b, op)
+	run(t, b, op.ended)
+	if res := op.last(); len(op.data) != 2*size || res.Errno != syscall.ECONNRESET {
+		t.Errorf("%d bytes came, and then %+v; want %d and ECONNRESET", len(op.data), res, 2*size)
+	}
+}
+
+// reset ends a TCP connection with a reset.
+func reset(t *testing.T, fd int32) {
+	t.Helper()
+	if err := unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		t.Error(err)
+	}
+	unix.Close(int(fd))
+}
+
+// tcpPair returns a connected pair of non-blocking TCP sockets. The second is to
+// be closed by the caller.
+func tcpPair(t *testing.T) (int32, int32) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := unix.Connect(w, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	fd := int(f.Fd())
+	for _, fd := range []int{fd, w} {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return int32(fd), int32(w)
+}
+
+// A receive that found no buffer goes on as a multishot of the kernel, which a
+// short queue hands over as soon as the receiver submits something. What that
+// brings comes after what is being told.
+func TestWhatIsReceivedWithoutABufferIsNotOvertaken(t *testing.T) {
+	const size = 4096
+	b := open(t, &Options{Buffers: 1, BufferSize: 64, SQEntries: 2})
+	b.own = hot.New(size)
+	r, w := pair(t, unix.SOCK_STREAM)
+	var want []byte
+	for i := range 4 {
+		want = append(want, bytes.Repeat([]byte{'a' + byte(i)}, size)...)
+	}
+	write(t, w, want)
+	first, firstW := pair(t, unix.SOCK_STREAM)
+	write(t, firstW, []byte("takes the buffer"))
+	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
+	op.hook = func(res backend.Result) {
+		for range 4 {
+			if res.More {
+				submit(t, b, newOp(backend.Op{}))
+			}
+		}
+	}
+	submit(t, b, newOp(backend.Op{Code: backend.OpRecv, FD: first}), op)
+	run(t, b, func() bool { return len(op.data) >= len(want) })
+	if !bytes.Equal(op.data, want) {
+		t.Error("the bytes came in another order")
 	}
 }

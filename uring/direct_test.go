@@ -1,8 +1,13 @@
 package uring
 
 import (
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
 )
 
 func TestSmallSendsAreMadeAtOnceWhereCallsAreCheap(t *testing.T) {
@@ -18,5 +23,19 @@ func TestSmallSendsAreMadeAtOnceWhereCallsAreCheap(t *testing.T) {
 	}
 	if cost := callCost(); cost <= 0 {
 		t.Errorf("a system call takes %v", cost)
+	}
+}
+
+func TestASendAtOnceTellsTheErrorOfTheConnection(t *testing.T) {
+	b := open(t, nil)
+	r, w := tcpPair(t)
+	reset(t, w)
+	p := []unix.PollFd{{Fd: r, Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, -1); n != 1 {
+		t.Fatal(n, err)
+	}
+	op := newOp(backend.Op{Code: backend.OpSend, FD: r, Buf: make([]byte, dearDirect)})
+	if res, ok := b.Try(&op.Op); !ok || res.Errno != syscall.ECONNRESET {
+		t.Errorf("Try: %+v, %v; want ECONNRESET", res, ok)
 	}
 }

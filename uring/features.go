@@ -49,8 +49,9 @@ type abilities struct {
 type Options struct {
 	// SQEntries is the number of entries of the submission queue, 128 if 0: a
 	// short one stays in the processor's cache. More operations than that may be
-	// submitted in one turn; they cost a system call per queue length. The kernel rounds up to a power of two. Both
-	// queues are smaller where the process may not lock enough memory.
+	// submitted in one turn; they cost a system call per queue length. The kernel
+	// rounds up to a power of two. Both queues are smaller where the process may
+	// not lock enough memory.
 	SQEntries uint32
 	// CQEntries is the number of entries of the completion queue, 8192 if 0.
 	// More completions are kept by the kernel and cost an extra system call.

@@ -217,12 +217,11 @@ func (b *Backend) fillAux(s *slot) {
 // pin keeps the caller's memory of a slot's operation where it is.
 func (b *Backend) pin(s *slot) {
 	op := s.op
-	if op.Flags&backend.Pinned != 0 {
-		return
-	}
 	switch op.Code {
 	case backend.OpRecv, backend.OpRecvMsg, backend.OpSend, backend.OpRead, backend.OpWrite:
-		s.pins = b.pins.add(0, op.Buf)
+		if op.Flags&backend.Pinned == 0 {
+			s.pins = b.pins.add(0, op.Buf)
+		}
 	case backend.OpSendMsg:
 		for _, p := range op.Ext.Bufs {
 			s.pins = b.pins.add(s.pins, p)

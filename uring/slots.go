@@ -23,7 +23,7 @@ const (
 	stageOp    stage = iota // the operation itself
 	stagePoll               // waiting until the descriptor is ready for it
 	stageEdge               // the same, told of new readiness only
-	stageFound              // ready, waiting for the end of stageEdge
+	stageFound              // ready or failed, waiting for the end of the poll
 )
 
 // slot holds everything about an operation in flight that is not in its Op.
