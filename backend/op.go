@@ -32,8 +32,8 @@ const (
 	// OpAccept accepts a connection on the listening socket FD (accept4(2)).
 	// The new descriptor is non-blocking and close-on-exec. A single-shot
 	// accept fills Ext.Addr with the peer's address if Ext is not nil. It may
-	// be Multishot, and then Ext is not used. After a shutdown of the listener's
-	// input it fails with EINVAL.
+	// be Multishot, and then Ext is not used. A connection that was aborted before
+	// is skipped. After a shutdown of the listener's input it fails with EINVAL.
 	OpAccept
 	// OpConnect connects FD to Ext.Addr (connect(2)) and completes with the
 	// final outcome. That is EAGAIN if the backlog of a unix socket is full.

@@ -129,3 +129,33 @@ func BenchmarkCallSoonThreadsafe(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRunInExecutor is a function on another goroutine and its result. With
+// -cpu 1 it tells what the goroutine waits for a processor.
+func BenchmarkRunInExecutor(b *testing.B) {
+	benchEachBackend(b, func(b *testing.B, co *Coro) {
+		nothing := func() (int, error) { return 0, nil }
+		for b.Loop() {
+			if _, err := RunInExecutor(co.Loop(), nil, nothing).Await(co); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkReplyToAGoroutine is a callback that answers another goroutine, seen
+// from that one.
+func BenchmarkReplyToAGoroutine(b *testing.B) {
+	benchEachBackend(b, func(b *testing.B, co *Coro) {
+		over := CreateFuture[int](co.Loop())
+		go func() {
+			reply := make(chan int, 1)
+			for b.Loop() {
+				_, _ = co.Loop().CallSoonThreadsafe(func() { reply <- 1 })
+				<-reply
+			}
+			_, _ = co.Loop().CallSoonThreadsafe(func() { over.complete(0, nil) })
+		}()
+		_, _ = over.Await(co)
+	})
+}

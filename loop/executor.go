@@ -223,6 +223,7 @@ func RunInExecutor[T any](l *Loop, ex Executor, fn func() (T, error)) *Future[T]
 		f.fail(fmt.Errorf("RunInExecutor: %w", err))
 		return f
 	}
+	l.handOver()
 	f.AddDoneCallback(func(AnyFuture) {
 		if f.Cancelled() {
 			job.Cancel()

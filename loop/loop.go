@@ -39,6 +39,7 @@ type Loop struct {
 	onTurn        bool // between entering and leaving a run, on the thread
 	turnCount     uint64
 	yielded       time.Duration // when yield has last done so
+	handedOver    bool          // another goroutine is to run before the loop sleeps
 	stopping      bool
 	enabled       bool
 	request       func() // what the loop's goroutine was asked to do

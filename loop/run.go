@@ -146,6 +146,7 @@ func (l *Loop) turn() error {
 	}
 	if l.posted.Load() {
 		l.drainInbox()
+		l.handOver()
 	}
 	n := l.ready.n
 	l.collectDue()

@@ -143,6 +143,9 @@ func (b *Backend) failed(idx uint32, res int32) {
 	case errno == syscall.EINTR && op.Code != backend.OpClose:
 		b.rearm(idx)
 		return
+	case errno == syscall.ECONNABORTED && op.Code == backend.OpAccept && !s.cancelled:
+		b.rearm(idx) // that one is gone; the next may not be
+		return
 	case errno == syscall.ECANCELED && op.State.Mark&markLeaving != 0:
 		b.rearm(idx)
 		return
