@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -274,9 +275,16 @@ func runRing(s *settings, addr string, sh shape, connected func()) (*load.Result
 	if err != nil {
 		return nil, err
 	}
-	return load.RunRing(s.client, load.Config{
-		Addr: addr, Connections: sh.Connections, Size: sh.Size, Depth: sh.Depth, Warmup: sh.warmup(), Duration: sh.counted(s.duration), CPUs: cpus, Connected: connected,
-	})
+	cfg := s.load(addr, sh)
+	cfg.CPUs, cfg.Connected = cpus, connected
+	return load.RunRing(s.client, cfg)
+}
+
+// load is the load of a shape.
+func (s *settings) load(addr string, sh shape) load.Config {
+	return load.Config{
+		Addr: addr, Connections: sh.Connections, Size: sh.Size, Depth: sh.Depth, Warmup: sh.warmup(), Duration: sh.counted(s.duration),
+	}
 }
 
 // runGo runs a client in Go, in a process of its own. It does not tell when it is
@@ -286,8 +294,11 @@ func runGo(s *settings, addr string, sh shape, _ func()) (*load.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("taskset", "-c", s.loadCPUs, self, "load", "-kind", s.kind(), "-addr", addr, "-c", fmt.Sprint(sh.Connections), "-size", fmt.Sprint(sh.Size),
-		"-depth", fmt.Sprint(sh.Depth), "-warmup", sh.warmup().String(), "-d", sh.counted(s.duration).String(), "-cpus", s.loadCPUs)
+	cfg := s.load(addr, sh)
+	ctx, kill := context.WithTimeout(context.Background(), cfg.Limit())
+	defer kill()
+	cmd := exec.CommandContext(ctx, "taskset", "-c", s.loadCPUs, self, "load", "-kind", s.kind(), "-addr", addr, "-c", fmt.Sprint(cfg.Connections), "-size", fmt.Sprint(cfg.Size),
+		"-depth", fmt.Sprint(cfg.Depth), "-warmup", cfg.Warmup.String(), "-d", cfg.Duration.String(), "-cpus", s.loadCPUs)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -56,6 +56,10 @@ func (c *Config) check() error {
 	return nil
 }
 
+// Limit is how long a run may take until it has failed, say because the server
+// accepts no connection.
+func (c *Config) Limit() time.Duration { return c.Warmup + c.Duration + time.Minute }
+
 // share is how many of the connections thread i has.
 func (c *Config) share(i int) int {
 	threads := min(len(c.CPUs), c.Connections)

@@ -34,7 +34,7 @@ func RunRing(exe string, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
-	ctx, kill := context.WithCancel(context.Background())
+	ctx, kill := context.WithTimeout(context.Background(), cfg.Limit())
 	defer kill()
 	var all []*ringProcess
 	defer func() {
