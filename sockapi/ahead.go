@@ -37,6 +37,7 @@ func (s *Socket) await(co *loop.Coro) error {
 	ln.co, ln.n, ln.errno = co, 0, 0
 	w := (*receiving)(s)
 	err := co.SuspendStart(w)
+	s.tries = 0 // the loop has run
 	for err == nil && s.ahead&aheadCame == 0 && s.refused == nil {
 		err = co.Suspend(w) // somebody else has woken the task
 	}
