@@ -128,8 +128,8 @@ const (
 const MaxBufs = 1024
 
 // Op is one operation, meant to be embedded in the object that submits it. It
-// must not be copied or changed while it is in flight. The zero Op, with a
-// Receiver, is a valid OpNop.
+// must not be copied or changed while it is in flight, but for Enough. The zero
+// Op, with a Receiver, is a valid OpNop.
 type Op struct {
 	// Receiver is told of every completion.
 	Receiver Receiver
@@ -150,8 +150,9 @@ type Op struct {
 	Code Code
 	// Flags say how.
 	Flags Flags
-	// Enough may be set by the Receiver of a multishot recv, also while it is
-	// told of a completion: as long as it is set, there is at most one in a turn.
+	// Enough asks the backend not to receive more in a turn than has come
+	// anyway. The submitter of a multishot recv may change it at any time, also
+	// while it is told of a completion.
 	Enough bool
 
 	// State belongs to the backend while the operation is in flight.

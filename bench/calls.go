@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -154,12 +155,17 @@ func countAllocs(s *settings, c *candidate, sh shape) (float64, error) {
 	}
 	defer p.stop()
 	var res *load.Result
-	loaded := make(chan error, 1)
+	loaded, connected := make(chan error, 1), make(chan struct{})
+	tell := sync.OnceFunc(func() { close(connected) })
 	go func() {
 		var err error
-		res, err = runLoad(s, p.addr, sh, func() {})
+		res, err = runLoad(s, p.addr, sh, tell)
+		tell() // if it could not connect
 		loaded <- err
 	}()
+	if s.client != "" { // the one in Go does not tell
+		<-connected
+	}
 	time.Sleep(sh.warmup() + s.duration/3)
 	from := time.Now()
 	before, beforeErr := p.mallocs()

@@ -225,19 +225,27 @@ func TestMoreThanAShareKeepsWaitFromBlocking(t *testing.T) {
 	}
 }
 
-func TestAReceiverThatKeepsTheBufferGetsTheRestLater(t *testing.T) {
-	f := newFixture(t, &Options{BufferSize: 4})
-	a, b := pair(t, unix.AF_INET, unix.SOCK_STREAM)
-	closeLater(t, a, b)
-	o := multiRecv(a)
-	o.then = func(backend.Result) { f.Keep(f.hot.Bytes()) }
-	f.submit(o)
-	write1(t, b, []byte("abcdef"))
-	f.until("the first buffer", func() bool { return len(o.res) > 0 })
-	if string(o.data) != "abcd" {
-		t.Errorf("got %q first", o.data)
+func TestTheRestComesLaterForAReceiverThat(t *testing.T) {
+	for name, hook := range map[string]func(f *fixture, o *recorder){
+		"keeps the buffer": func(f *fixture, _ *recorder) { f.Keep(f.hot.Bytes()) },
+		"has enough":       func(_ *fixture, o *recorder) { o.Enough = true },
+		"halts":            func(f *fixture, _ *recorder) { f.Halt() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, &Options{BufferSize: 4})
+			a, b := pair(t, unix.AF_INET, unix.SOCK_STREAM)
+			closeLater(t, a, b)
+			o := multiRecv(a)
+			o.then = func(backend.Result) { hook(f, o) }
+			f.submit(o)
+			write1(t, b, []byte("abcdef"))
+			f.until("the first buffer", func() bool { return len(o.res) > 0 })
+			if string(o.data) != "abcd" {
+				t.Errorf("got %q first", o.data)
+			}
+			f.until("the rest", func() bool { return string(o.data) == "abcdef" })
+		})
 	}
-	f.until("the rest", func() bool { return string(o.data) == "abcdef" })
 }
 
 func TestShortReadOnStreamSparesTheNextCall(t *testing.T) {

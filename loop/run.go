@@ -255,19 +255,14 @@ type TurnEnder interface {
 func (l *Loop) AtTurnEnd(e TurnEnder) { l.turnEnders = append(l.turnEnders, e) }
 
 func (l *Loop) endTurn() {
-	for done := len(l.turnEnders) == 0; !done; {
-		done = l.endSome()
+	for len(l.turnEnders) > 0 {
+		l.guarded(l.endSome, "Panic at the end of a turn")
 	}
 }
 
-// endSome calls those that are to be called at the end of the turn, and reports
-// whether it came to their end. After a panic, which it reports, some are left.
-func (l *Loop) endSome() (all bool) {
-	defer func() {
-		if r := recover(); r != nil {
-			l.HandlePanic(r, debug.Stack(), &ExceptionContext{Message: "Panic at the end of a turn"})
-		}
-	}()
+// endSome calls those that are to be called at the end of the turn. One that
+// panics leaves the rest to the next call.
+func (l *Loop) endSome() {
 	for l.turnEnded < len(l.turnEnders) {
 		e := l.turnEnders[l.turnEnded]
 		l.turnEnders[l.turnEnded] = nil
@@ -275,7 +270,6 @@ func (l *Loop) endSome() (all bool) {
 		e.EndTurn()
 	}
 	l.turnEnders, l.turnEnded = l.turnEnders[:0], 0
-	return true
 }
 
 // guarded calls fn and reports its panic.

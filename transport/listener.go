@@ -91,8 +91,6 @@ func (l *listener) Complete(op *backend.Op, r backend.Result) {
 			l.accept()
 		}
 	case syscall.ECANCELED:
-	case syscall.ECONNABORTED:
-		l.accept()
 	default:
 		l.failed(r.Errno)
 	}

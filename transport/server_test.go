@@ -568,25 +568,6 @@ func TestWithoutDescriptorsAcceptingIsReportedAndTriedAgain(t *testing.T) {
 	})
 }
 
-func TestAnAbortedConnectionDoesNotStopAccepting(t *testing.T) {
-	eachBackend(t, func(t *testing.T, name string) {
-		f := &failing{errno: syscall.ECONNABORTED, times: 1}
-		l := ipcLoop(t, loop.WithBackendFactory(func() (backend.Backend, error) {
-			var err error
-			f.Backend, err = newBackend(name)
-			return f, err
-		}))
-		runTask(t, l, func(co *loop.Coro) error {
-			srv, port := localServer(t, co, newEcho, nil)
-			peer := dialLocal(t, co, port)
-			check(t, sockapi.SendAll(co, peer, []byte("x")))
-			receive(t, co, peer, 1)
-			over(t, co, srv)
-			return nil
-		})
-	})
-}
-
 func TestAFactoryThatFailsCostsOneConnection(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		all := reports(co)

@@ -143,7 +143,7 @@ func (b *Backend) failed(idx uint32, res int32) {
 	case errno == syscall.EINTR && op.Code != backend.OpClose:
 		b.rearm(idx)
 		return
-	case errno == syscall.ECONNABORTED && op.Code == backend.OpAccept && !s.cancelled:
+	case errno == syscall.ECONNABORTED && op.Code == backend.OpAccept:
 		b.rearm(idx) // that one is gone; the next may not be
 		return
 	case errno == syscall.ECANCELED && op.State.Mark&markLeaving != 0:
@@ -283,9 +283,7 @@ func (b *Backend) later(idx uint32, res int32) {
 func (b *Backend) finish(idx uint32, r backend.Result) {
 	s := b.slots.at(idx)
 	op := s.op
-	if s.pins != 0 {
-		b.pins.drop(s.pins)
-	}
+	b.pins.drop(s.pins)
 	if s.aux != nil {
 		b.arena.put(s.aux, s.auxClass)
 	}

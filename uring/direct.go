@@ -50,15 +50,15 @@ func callCost() time.Duration {
 	return least / calls
 }
 
-// trySend sends what the socket takes at once. An error is the outcome, for the
-// kernel tells it only once; where it might wait, so does the ring.
+// trySend sends what the socket takes at once; where it would wait, the ring does.
+// Any other error is the outcome, for the kernel tells it only once.
 func trySend(op *backend.Op) (backend.Result, bool) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(op.FD), uintptr(unsafe.Pointer(&op.Buf[0])),
 		uintptr(len(op.Buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	switch errno {
 	case 0:
 		return backend.Result{N: int(n)}, true
-	case syscall.EAGAIN, syscall.EINTR, syscall.ENOBUFS, syscall.ENOMEM:
+	case syscall.EAGAIN, syscall.EINTR:
 		return backend.Result{}, false
 	}
 	return failure(errno), true

@@ -82,7 +82,6 @@ func (s *server) accept(co *loop.Coro) error {
 			if err := loop.Sleep(co, acceptPause); err != nil {
 				return err
 			}
-		case errors.Is(err, syscall.ECONNABORTED):
 		default:
 			return err
 		}
