@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"net"
 	"os"
 	"path/filepath"
@@ -119,7 +120,10 @@ func TestASlowReaderOverTLSMakesThePeerWait(t *testing.T) {
 		if raw.rawPaused {
 			t.Error("the raw transport is still paused")
 		}
-		server.want(t, "made", "pause", "resume")
+		// Once at least: the kernel may take in one go, and late, what had piled up
+		// before the reader was paused.
+		pauses := max(1, len(server.events)/2)
+		server.want(t, append([]string{"made"}, slices.Repeat([]string{"pause", "resume"}, pauses)...)...)
 		check(t, tr.ResumeReading())
 		over(t, co, srv)
 		check(t, p.untilLost(t, co))
