@@ -14,7 +14,14 @@ type Outcome struct {
 	Passed, Failed, Skipped int
 	// Problems says what is wrong, and is empty if the outcome is as it should
 	// be.
-	Problems []string
+	Problems []Problem
+}
+
+// Problem is one thing that is wrong with an outcome.
+type Problem struct {
+	// Test names the test that it is about, and is empty if it is about none.
+	Test string
+	Text string
 }
 
 // String returns the counts.
@@ -57,10 +64,10 @@ func Judge(output []byte, exit int, refusal Refusal) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if exit != 0 {
-		o.Problems = append(o.Problems, fmt.Sprintf("exit status %d", exit))
+		o.Problems = append(o.Problems, Problem{Text: fmt.Sprintf("exit status %d", exit)})
 	}
 	if o.Passed+o.Skipped == 0 {
-		o.Problems = append(o.Problems, "no test passed or was skipped")
+		o.Problems = append(o.Problems, Problem{Text: "no test passed or was skipped"})
 	}
 	return o, nil
 }
@@ -87,11 +94,11 @@ func judgeEvents(events []byte, refusal Refusal) (Outcome, error) {
 			o.Passed++
 		case "fail":
 			o.Failed++
-			o.Problems = append(o.Problems, fmt.Sprintf("%s failed:\n%s", e.Test, said[e.Test]))
+			o.Problems = append(o.Problems, Problem{e.Test, "failed:\n" + said[e.Test]})
 		case "skip":
 			o.Skipped++
 			if !refusal.Explains(said[e.Test]) {
-				o.Problems = append(o.Problems, fmt.Sprintf("%s was skipped without the expected reason:\n%s", e.Test, said[e.Test]))
+				o.Problems = append(o.Problems, Problem{e.Test, "was skipped without the expected reason:\n" + said[e.Test]})
 			}
 		}
 	}

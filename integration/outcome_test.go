@@ -39,7 +39,7 @@ func TestJudgeReportsAFailureWithWhatItSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Failed != 1 || len(o.Problems) != 1 || !strings.Contains(o.Problems[0], "it is broken") {
+	if o.Failed != 1 || len(o.Problems) != 1 || o.Problems[0].Test != "TestA" || !strings.Contains(o.Problems[0].Text, "it is broken") {
 		t.Errorf("got %v and %q", o, o.Problems)
 	}
 }
@@ -74,7 +74,7 @@ func TestJudgeReportsABinaryThatDied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(strings.Join(o.Problems, "\n"), "exit status 2") {
+	if !slices.Contains(o.Problems, Problem{Text: "exit status 2"}) {
 		t.Errorf("problems: %q, want the status among them", o.Problems)
 	}
 }

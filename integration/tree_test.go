@@ -130,11 +130,16 @@ func check(t *testing.T, output []byte, exit int, refusal Refusal) {
 		t.Fatal(err)
 	}
 	t.Log(o)
-	for _, p := range o.Problems {
-		t.Error(p)
-	}
-	if t.Failed() {
+	if len(o.Problems) > 0 {
 		t.Logf("the last of the output:\n%s", tail(output, 4000))
+	}
+	for _, p := range o.Problems {
+		if p.Test == "" {
+			t.Error(p.Text)
+			continue
+		}
+		// As a test of its own, it is named where go test sums up.
+		t.Run(p.Test, func(t *testing.T) { t.Error(p.Text) })
 	}
 }
 
