@@ -626,11 +626,21 @@ func parkedPipe(t *testing.T, co *loop.Coro, p Protocol, r, w *os.File, data str
 	t.Helper()
 	tr := readPipeOf(t, co, p, r)
 	writeString(t, w, "x") // until something comes it does not read, but polls
-	until(t, co, "a read is in flight", tr.(*readPipe).read.InFlight)
+	until(t, co, "a read is in flight behind the first", func() bool {
+		return received(p) == "x" && tr.(*readPipe).read.InFlight()
+	})
 	check(t, tr.PauseReading())
 	writeString(t, w, data)
 	until(t, co, "it is read", func() bool { return tr.(*readPipe).keeping })
 	return tr
+}
+
+// received returns what was delivered to a protocol of either kind.
+func received(p Protocol) string {
+	if p, ok := p.(*bufferProtocol); ok {
+		return p.got.String()
+	}
+	return p.(*streamDiary).data.String()
 }
 
 func TestGetBufferMayPauseOrReplaceWhileAPipeDeliversWhatWasKept(t *testing.T) {
