@@ -40,6 +40,7 @@ type Backend struct {
 	doneEnd int
 	cqEnd   uint32
 	halted  bool // a receiver has asked the running Dispatch to return
+	bulks   int  // how many receives in bulk there were since the last Wait
 
 	closable []uint32 // slots of OpClose that nothing holds back any more
 	closing  []uint32 // those whose entry is written but not yet taken
@@ -313,6 +314,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 		}
 	}
 	b.doneEnd, b.cqEnd = len(b.done), atomic.LoadUint32(b.ring.cqTail)
+	b.newestFirst()
 	return nil
 }
 

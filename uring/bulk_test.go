@@ -3,6 +3,7 @@ package uring
 import (
 	"bytes"
 	"net"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -153,6 +154,31 @@ func TestBulkStopsForAReceiverThat(t *testing.T) {
 				t.Errorf("%d bytes came, want no more than the first %d", n, size)
 			}
 		})
+	}
+}
+
+func TestOfSeveralInBulkTheNewestHasTheFirstTurn(t *testing.T) {
+	b := open(t, nil)
+	var order []int
+	writers := make([]int32, 4)
+	for i := range writers {
+		op, w := bulkPair(t, b, 4096)
+		op.hook = func(r backend.Result) {
+			if r.More {
+				order = append(order, i)
+			}
+		}
+		writers[i] = w
+	}
+	for _, want := range [][]int{{0, 1, 2, 3}, {3, 2, 1, 0}} { // at first it is not known that there are several
+		order = nil
+		for _, w := range writers {
+			write(t, w, []byte("x"))
+		}
+		run(t, b, func() bool { return len(order) == len(writers) })
+		if !slices.Equal(order, want) {
+			t.Errorf("the turns came in the order %v, want %v", order, want)
+		}
 	}
 }
 
