@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen before it fails.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // recorder is an operation that keeps what its completions said.
 type recorder struct {

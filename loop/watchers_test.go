@@ -15,7 +15,7 @@ import (
 )
 
 // stuck is how long a test waits for something that must happen.
-const stuck = 20 * time.Second
+const stuck = time.Minute
 
 // socketPair returns two connected stream sockets, closed when the test ends.
 func socketPair(t testing.TB) (a, b int) {

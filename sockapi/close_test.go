@@ -443,6 +443,9 @@ func TestAConnectionOfAnAcceptThatItsLoopEndsAfterTheListenerIsClosed(t *testing
 			if !errors.Is(acceptErr, loop.ErrLoopClosed) {
 				t.Errorf("Accept = %v", acceptErr)
 			}
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(client.Fd()), Events: unix.POLLIN}}, 60_000); err != nil {
+				t.Error(err)
+			}
 			if _, err := unix.Read(client.Fd(), make([]byte, 1)); err == unix.EAGAIN {
 				t.Error("the connection that nobody got is still open")
 			}

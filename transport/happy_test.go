@@ -133,7 +133,7 @@ func TestTwoSuccessesInOneTurnLeaveOneAbandoned(t *testing.T) {
 
 func TestCancellingTheRaceCancelsItsAttempts(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
-		a := newAttempts(co.Loop(), 3)
+		a := newAttempts(co.Loop(), 2)
 		var errs []error
 		task := co.Loop().Go(func(co *loop.Coro) error {
 			_, errs = a.race(co, time.Millisecond)

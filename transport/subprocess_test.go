@@ -908,7 +908,10 @@ func TestASignalToAChildDoesNotReachOurHandler(t *testing.T) {
 func TestAnExitStatusThatSomebodyElseTookIs255AndWarnedAbout(t *testing.T) {
 	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
 		p := &processDiary{}
-		tr := start(t, co, p, noPipes, "exit", "3")
+		tr := start(t, co, p, noPipes, "forever")
+		if err := unix.Kill(tr.PID(), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
 		// The loop stands still: this call, which waits, comes first.
 		if _, err := unix.Wait4(tr.PID(), nil, 0, nil); err != nil {
 			t.Fatal(err)

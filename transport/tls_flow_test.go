@@ -243,6 +243,19 @@ func TestSendfileOverTLSFallsBackAndKeepsTheOrder(t *testing.T) {
 		if _, err := Sendfile(co, tr, f, 0, ToEnd, &SendfileOptions{NoFallback: true}); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("without the fallback: %v", err)
 		}
+		check(t, tr.Write([]byte("before ")))
+		q := &recorder{}
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			n, err := Sendfile(co, tr, f, 100, ToEnd, nil)
+			if p.data.Len()+q.data.Len() > 0 {
+				t.Error("data was delivered during Sendfile")
+			}
+			if err == nil && n != int64(len(text))-100 {
+				err = fmt.Errorf("%d bytes were sent", n)
+			}
+			return err
+		})
+		check(t, loop.Sleep(co, 0)) // it has begun, and reads nothing from now on
 		var got []byte
 		wait := elsewhere(t, co, func() (err error) {
 			if _, err = peer.Write([]byte("meanwhile")); err == nil {
@@ -250,25 +263,12 @@ func TestSendfileOverTLSFallsBackAndKeepsTheOrder(t *testing.T) {
 			}
 			return err
 		})
-		check(t, tr.Write([]byte("before ")))
-		task := co.Loop().Go(func(co *loop.Coro) error {
-			n, err := Sendfile(co, tr, f, 100, ToEnd, nil)
-			if err == nil && n != int64(len(text))-100 {
-				err = fmt.Errorf("%d bytes were sent", n)
-			}
-			return err
-		})
-		check(t, loop.Sleep(co, 0))
 		if err := tr.Write([]byte("x")); !errors.Is(err, ErrSendfile) {
 			t.Errorf("a write during Sendfile: %v", err)
 		}
 		if _, err := Sendfile(co, tr, f, 0, ToEnd, nil); !errors.Is(err, ErrSendfile) {
 			t.Errorf("a second Sendfile: %v", err)
 		}
-		if p.data.Len() > 0 {
-			t.Error("data was delivered during Sendfile")
-		}
-		q := &recorder{}
 		tr.SetProtocol(q)
 		_ = must2(task.Await(co))(t)
 		check(t, tr.Write([]byte(" after")))

@@ -31,8 +31,11 @@ func TestASendAtOnceTellsTheErrorOfTheConnection(t *testing.T) {
 	r, w := tcpPair(t)
 	reset(t, w)
 	p := []unix.PollFd{{Fd: r, Events: unix.POLLIN}}
-	if n, err := unix.Poll(p, -1); n != 1 {
-		t.Fatal(n, err)
+	for n, err := 0, error(unix.EINTR); n != 1; {
+		if err != unix.EINTR {
+			t.Fatal(n, err)
+		}
+		n, err = unix.Poll(p, -1)
 	}
 	op := newOp(backend.Op{Code: backend.OpSend, FD: r, Buf: make([]byte, dearDirect)})
 	if res, ok := b.Try(&op.Op); !ok || res.Errno != syscall.ECONNRESET {

@@ -36,9 +36,9 @@ func open(t testing.TB, o *Options) *Backend {
 // run waits and dispatches until done reports true.
 func run(t testing.TB, b *Backend, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); {
+	for end := time.Now().Add(time.Minute); !done(); {
 		if time.Now().After(end) {
-			t.Fatal("nothing more happened for 20 s")
+			t.Fatal("nothing more happened for a minute")
 		}
 		if err := b.Wait(time.Second); err != nil {
 			t.Fatalf("Wait: %v", err)

@@ -248,6 +248,7 @@ func dgramRefused(d *driver) {
 	d.wantN(d.submit(d.send(a, []byte("x"))), 1)
 	d.wantErr(d.submit(d.recv(a, 10)), unix.ECONNREFUSED)
 	d.wantN(d.submit(d.send(a, []byte("x"))), 1)
+	d.ok(d.ready(a, 0), "the answer that nobody listens") // as an error, which is always reported
 	d.wantErr(d.submit(d.send(a, []byte("x"))), unix.ECONNREFUSED)
 }
 

@@ -63,7 +63,7 @@ func runTest(t *testing.T, tc test, factory Factory) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if leaks := before.Leaks(10 * time.Second); len(leaks) > 0 {
+		if leaks := before.Leaks(time.Minute); len(leaks) > 0 {
 			t.Errorf("the test left something behind:\n%s", strings.Join(leaks, "\n"))
 		}
 	})

@@ -29,7 +29,7 @@ import (
 func TestMain(m *testing.M) { leaktest.Main(m, nil) }
 
 // patience is how long anything may take before a test fails.
-const patience = 120 * time.Second
+const patience = 5 * time.Minute
 
 // running is a proxy under test, with the server behind it.
 type running struct {

@@ -10,7 +10,7 @@ import (
 
 // patience is how long a leak may take to go away by itself: goroutines that
 // are about to end, descriptors that a background goroutine closes.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Main runs the tests of m and ends the process. If the tests passed but left
 // descriptors, goroutines or operations in flight behind, it lists them on

@@ -59,20 +59,21 @@ func TestOneTrialThatPaysMakesUpForMany(t *testing.T) {
 }
 
 func TestForTellsWhatIsLeft(t *testing.T) {
-	l := Lookout{allowed: true}
-	if left, found := l.For(time.Hour, always); !found || left <= 0 || left > time.Hour {
+	// Each look has a Lookout of its own, for one that takes long forbids the next.
+	fresh := func() *Lookout { return &Lookout{allowed: true} }
+	if left, found := fresh().For(time.Hour, always); !found || left <= 0 || left > time.Hour {
 		t.Errorf("something is there: %v, %v", left, found)
 	}
-	if left, found := l.For(time.Hour, never); found || left >= time.Hour || left <= 0 {
+	if left, found := fresh().For(time.Hour, never); found || left >= time.Hour || left <= 0 {
 		t.Errorf("nothing comes within an hour: %v, %v", left, found)
 	}
-	if left, found := l.For(time.Nanosecond, never); found || left != 0 {
+	if left, found := fresh().For(time.Nanosecond, never); found || left != 0 {
 		t.Errorf("nothing comes within a nanosecond: %v, %v", left, found)
 	}
-	if left, found := l.For(-1, never); found || left >= 0 {
+	if left, found := fresh().For(-1, never); found || left >= 0 {
 		t.Errorf("nothing ever comes: %v, %v", left, found)
 	}
-	if left, found := l.For(0, always); found || left != 0 {
+	if left, found := fresh().For(0, always); found || left != 0 {
 		t.Errorf("no time to look: %v, %v", left, found)
 	}
 	var none Lookout
