@@ -214,7 +214,7 @@ func (w *settling) String() string { return "the end of " + w.in.op.String() }
 // settle ends the receiving ahead while the call has the lane.
 func (s *Socket) settle(co *loop.Coro) (err error) {
 	ln := &s.in
-	ln.co, ln.expired = co, false
+	ln.co = co
 	s.ahead |= aheadSettling
 	s.loop.CancelOp(&ln.op)
 	for err == nil && s.ahead&aheadOn != 0 {

@@ -30,8 +30,8 @@ var (
 // NewConn returns a Conn of the socket for the running task.
 func NewConn(co *loop.Coro, s *Socket) *Conn {
 	c := &Conn{co: co, s: s}
-	c.read.init(co.Loop(), &s.in)
-	c.write.init(co.Loop(), &s.out)
+	c.read.init(co, &s.in)
+	c.write.init(co, &s.out)
 	return c
 }
 
@@ -43,7 +43,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.read.passed() {
 		return 0, c.s.fail("recv", os.ErrDeadlineExceeded)
 	}
-	return RecvInto(c.co, c.s, p)
+	c.read.limits = true
+	n, err := RecvInto(c.co, c.s, p)
+	c.read.limits = false
+	return n, err
 }
 
 // Write is SendAll, and says how much was sent of what could not be sent
@@ -56,6 +59,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if err := s.enter(c.co, "send"); err != nil || len(p) == 0 {
 		return 0, err
 	}
+	c.write.limits = true
+	defer func() { c.write.limits = false }()
 	if err := s.out.acquire(c.co); err != nil {
 		return 0, s.wrap("send", err)
 	}
@@ -80,7 +85,9 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if err != nil {
 		at = 0 // a pipe, which has no positions
 	}
+	c.write.limits = true
 	n, err := Sendfile(c.co, c.s, f, at, count, nil)
+	c.write.limits = false
 	if limited, ok := r.(*io.LimitedReader); ok {
 		limited.N -= n
 	}
@@ -148,19 +155,21 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// deadline interrupts the operation of a lane at a time. Its timer is left alone
-// when the deadline is moved back or taken away, which is what servers do all the time: when
-// it fires too early, it is set anew.
+// deadline interrupts the calls of a Conn on a lane at a time. Its timer is left
+// alone when the deadline is moved back or taken away, which is what servers do
+// all the time: when it fires too early, it is set anew.
 type deadline struct {
-	loop  *loop.Loop
-	lane  *lane
-	fire  func()
-	timer loop.TimerHandle
-	at    time.Duration // on the loop's clock, 0 for none
-	armed bool
+	loop   *loop.Loop
+	co     *loop.Coro
+	lane   *lane
+	fire   func()
+	timer  loop.TimerHandle
+	at     time.Duration // on the loop's clock, 0 for none
+	armed  bool
+	limits bool // a call of the Conn is under way
 }
 
-func (d *deadline) init(l *loop.Loop, ln *lane) { d.loop, d.lane = l, ln }
+func (d *deadline) init(co *loop.Coro, ln *lane) { d.loop, d.co, d.lane = co.Loop(), co, ln }
 
 func (d *deadline) set(t time.Time) {
 	if t.IsZero() {
@@ -200,16 +209,16 @@ func (d *deadline) arm() {
 	d.armed = err == nil // on a closed loop nothing waits
 }
 
-// fired interrupts the operation, if the deadline is not later by now.
+// fired interrupts the call, if the deadline is not later by now. Calls of others
+// on the same socket go on.
 func (d *deadline) fired() {
 	d.armed = false
 	switch {
 	case d.at == 0:
 	case !d.passed():
 		d.arm()
-	case d.lane.op.InFlight():
-		d.lane.expired = true
-		d.loop.CancelOp(&d.lane.op)
+	case d.limits:
+		d.lane.expire(d.co)
 	}
 }
 

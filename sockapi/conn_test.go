@@ -219,6 +219,76 @@ func TestADeadlineThatIsMovedHoldsAsMoved(t *testing.T) {
 	})
 }
 
+func TestADeadlineLeavesCallsOfOthersAlone(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			other := func() *loop.Task[int] {
+				return spawn(co, func(co *loop.Coro) (int, error) { return RecvInto(co, a, make([]byte, 10)) })
+			}
+			c := NewConn(co, a)
+			if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				return err
+			}
+			waiting := other() // the Conn has no call under way
+			for c.read.armed {
+				if err := loop.Sleep(co, time.Millisecond); err != nil {
+					return err
+				}
+			}
+			if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				return err
+			}
+			if _, err := c.Read(make([]byte, 10)); !isDeadline(err) { // behind the other's
+				t.Errorf("Read that waits for its turn = %v", err)
+			}
+			if err := SendAll(co, b, []byte("data")); err != nil {
+				return err
+			}
+			if n, err := waiting.Await(co); n != 4 || err != nil {
+				t.Errorf("the other's call = %d, %v", n, err)
+			}
+			return c.Close()
+		})
+	})
+}
+
+// slowReader takes until the deadline of a Conn has passed.
+type slowReader struct{ passed chan struct{} }
+
+func (r slowReader) ReadAt(p []byte, _ int64) (int, error) {
+	<-r.passed
+	return len(p), nil
+}
+
+func TestADeadlineHoldsAlsoWhenNoOperationIsInFlight(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			passed := make(chan struct{})
+			c := NewConn(co, a)
+			if err := c.SetWriteDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				return err
+			}
+			c.write.limits = true // as in ReadFrom
+			watch := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				for c.write.armed {
+					if err := loop.Sleep(co, time.Millisecond); err != nil {
+						return struct{}{}, err
+					}
+				}
+				close(passed)
+				return struct{}{}, nil
+			})
+			if n, err := Sendfile(co, a, slowReader{passed}, 0, ToEnd, nil); n != 0 || !isDeadline(err) {
+				t.Errorf("Sendfile from a reader that took too long = %d, %v", n, err)
+			}
+			_, err := watch.Await(co)
+			return err
+		})
+	})
+}
+
 func TestADeadlineEndsWritesAndSendfilesThatWait(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		f := tempFile(t, nil)

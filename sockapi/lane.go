@@ -28,7 +28,7 @@ type lane struct {
 	errno       syscall.Errno
 	busy        bool // a call has the lane
 	cancelled   bool // the task that waits for op was cancelled
-	expired     bool // its deadline has passed
+	expired     bool // the deadline of the call that has the lane has passed
 }
 
 func (ln *lane) init(s *Socket) {
@@ -42,9 +42,12 @@ func (ln *lane) init(s *Socket) {
 func (ln *lane) perform(co *loop.Coro) error {
 	s := ln.sock
 	ln.errno, ln.n = syscall.ECANCELED, 0
-	ln.cancelled, ln.expired = false, false
-	if s.state >= stateClosing {
+	ln.cancelled = false
+	switch {
+	case s.state >= stateClosing:
 		return ErrSocketClosed
+	case ln.expired:
+		return os.ErrDeadlineExceeded
 	}
 	ln.co = co
 	err := co.SuspendStart(ln)
@@ -159,7 +162,7 @@ var waiters = sync.Pool{New: func() any { return new(waiter) }}
 // acquire waits until the lane is free and takes it.
 func (ln *lane) acquire(co *loop.Coro) error {
 	if !ln.busy {
-		ln.busy = true
+		ln.busy, ln.expired = true, false
 		return nil
 	}
 	return ln.queue(co)
@@ -204,7 +207,7 @@ func (ln *lane) release() {
 		return
 	}
 	ln.drop(w)
-	w.granted = true
+	w.granted, ln.expired = true, false
 	w.co.Wake()
 }
 
@@ -225,6 +228,23 @@ func (ln *lane) drop(w *waiter) {
 		}
 		w.next = nil
 		return
+	}
+}
+
+// expire ends a call of co, whose deadline has passed: it waits for its turn, or
+// has it.
+func (ln *lane) expire(co *loop.Coro) {
+	for w := ln.first; w != nil; w = w.next {
+		if w.co == co {
+			ln.drop(w)
+			w.err = os.ErrDeadlineExceeded
+			co.Wake()
+			return
+		}
+	}
+	ln.expired = true
+	if ln.op.InFlight() {
+		ln.sock.loop.CancelOp(&ln.op)
 	}
 }
 

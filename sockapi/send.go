@@ -1,8 +1,6 @@
 package sockapi
 
 import (
-	"os"
-
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -35,7 +33,7 @@ func (s *Socket) sendAll(co *loop.Coro, p []byte) (sent int, err error) {
 		ln.op.Buf = p[sent:]
 		err := ln.perform(co)
 		sent += ln.n
-		if err == nil && ln.errno == 0 && sent < len(p) && !ln.expired {
+		if err == nil && ln.errno == 0 && sent < len(p) {
 			continue
 		}
 		ln.op.Buf, ln.op.Flags = nil, 0
@@ -48,12 +46,8 @@ func (s *Socket) sendAll(co *loop.Coro, p []byte) (sent int, err error) {
 
 // unsent ends a call that could not send everything.
 func (ln *lane) unsent(what string, err error) error {
-	switch {
-	case err != nil:
-	case ln.errno != 0:
+	if err == nil {
 		err = ln.errno
-	default:
-		err = os.ErrDeadlineExceeded
 	}
 	return ln.sock.wrap(what, err)
 }
@@ -80,15 +74,10 @@ func (s *Socket) sendAllV(co *loop.Coro, bufs [][]byte) error {
 	ext := ln.ext()
 	ext.Addr.Len = 0
 	ln.op.Code, ln.op.FD, ln.op.Flags = backend.OpSendMsg, s.fd, backend.WaitAll
-	ln.expired = false
 	var err error
 	for skip := 0; ; {
 		bufs, skip = advance(bufs, skip)
 		if len(bufs) == 0 {
-			break
-		}
-		if ln.expired {
-			err = ln.unsent("send", nil)
 			break
 		}
 		ext.Bufs = append(ext.Bufs[:0], bufs[:min(len(bufs), backend.MaxBufs)]...)

@@ -182,8 +182,6 @@ func (s *Socket) sendfileNative(co *loop.Coro, src *source, offset, count int64)
 			return sent, s.fail("sendfile", ln.errno)
 		case ln.n == 0:
 			return sent, nil
-		case ln.expired:
-			return sent, s.fail("sendfile", os.ErrDeadlineExceeded)
 		}
 	}
 }
