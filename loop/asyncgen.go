@@ -185,8 +185,8 @@ func (c *genCore[T]) CancelWait(co *Coro) bool { return c.task.Cancel(co.t.cance
 
 // yield hands a value to the task that waits for it.
 func (c *genCore[T]) yield(value T) error {
-	if c.l.current != c.co.t {
-		return ErrNotCurrent
+	if err := c.co.CheckCurrent("yield"); err != nil {
+		return err
 	}
 	if c.closing {
 		c.ignored = true

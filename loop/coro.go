@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"runtime/debug"
 )
@@ -61,10 +62,10 @@ type Canceller interface {
 func (co *Coro) Suspend(w Canceller) error {
 	t := co.t
 	if co.l.current != t {
-		return ErrNotCurrent
+		return co.foreign("a wait")
 	}
 	if co.l.debug.Load() && !co.l.onThread() {
-		return ErrWrongThread
+		return fmt.Errorf("a wait of task %s on another goroutine: %w", t.name(), ErrWrongThread)
 	}
 	if t.worker == nil { // the loop is closed, and the task has been told once
 		return co.l.abandoned(t)
@@ -83,6 +84,24 @@ func (co *Coro) Suspend(w Canceller) error {
 		return co.CancelledError()
 	}
 	return nil
+}
+
+// CheckCurrent returns ErrNotCurrent, wrapped with what was called and by whom,
+// unless the Coro's task is the one that runs. It is for packages that begin
+// something before they suspend the task.
+func (co *Coro) CheckCurrent(what string) error {
+	if co.l.current != co.t {
+		return co.foreign(what)
+	}
+	return nil
+}
+
+func (co *Coro) foreign(what string) error {
+	running := "a callback"
+	if t := co.l.current; t != nil {
+		running = "task " + t.name()
+	}
+	return fmt.Errorf("%s with the Coro of task %s in %s: %w", what, co.t.name(), running, ErrNotCurrent)
 }
 
 // Starter is what a suspended task waits for and what is begun only when the

@@ -1,9 +1,11 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 )
 
 // Awaitable is what a task can wait for: a *Future[T] or a *Task[T].
@@ -326,3 +328,21 @@ func (f *Future[T]) Await(co *Coro) (T, error) {
 
 // isCancelled reports whether err means that something was cancelled.
 func isCancelled(err error) bool { return errors.Is(err, ErrCancelled) }
+
+// saysMore reports whether err joins a cancellation with other errors, which must
+// not get lost.
+func saysMore(err error) bool {
+	for err != nil {
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			return slices.ContainsFunc(e.Unwrap(), func(part error) bool {
+				return saysMore(part) || !isCancelled(part) && !errors.Is(part, context.Canceled)
+			})
+		default:
+			return false
+		}
+	}
+	return false
+}

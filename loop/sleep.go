@@ -11,8 +11,8 @@ import (
 // then its timer is cancelled too.
 func Sleep(co *Coro, d time.Duration) error {
 	l := co.l
-	if l.current != co.t {
-		return ErrNotCurrent
+	if err := co.CheckCurrent("Sleep"); err != nil {
+		return err
 	}
 	if d <= 0 {
 		co.Wake()
@@ -59,13 +59,18 @@ func (s *sleeping) String() string { return "a timer" }
 // Timeout runs fn, which must take co to wait, and cancels what it waits for
 // when it takes longer than d; then it returns a *TimeoutError, which is
 // ErrTimeout and says what it waited for (asyncio.timeout). Another cancellation
-// of the task passes through. A d of zero or less cancels the first wait. A nil
-// fn is an ErrInvalidArgument.
+// of the task passes through, and what fn has joined with its own cancellation
+// comes with the *TimeoutError. A d of zero or less cancels the first wait. A nil
+// fn is an ErrInvalidArgument; with the Coro of another task it is ErrNotCurrent,
+// and fn is not called.
 func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
 	if fn == nil {
 		return fmt.Errorf("Timeout: %w: the function is nil", ErrInvalidArgument)
 	}
 	t := co.t
+	if err := co.CheckCurrent("Timeout"); err != nil {
+		return err
+	}
 	var expired *TimeoutError
 	over := false
 	before := t.Cancelling()
@@ -87,7 +92,12 @@ func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
 	defer func() { // also after a panic, which the task may survive
 		over = true
 		timer.Cancel()
-		if expired != nil && t.Uncancel() <= before && errors.Is(err, ErrCancelled) {
+		if expired == nil || t.Uncancel() > before || !errors.Is(err, ErrCancelled) {
+			return
+		}
+		if saysMore(err) {
+			err = errors.Join(expired, err)
+		} else {
 			err = expired
 		}
 	}()

@@ -81,7 +81,8 @@ var taskNumber atomic.Uint64
 // task is done at once, with that error.
 //
 // When fn returns a CancelledError, its own or of something that it waited for,
-// the task ends as cancelled. A panic of fn is reported to the exception
+// the task ends as cancelled; when it has joined that with other errors, as by
+// errors.Join, it ends with all of them. A panic of fn is reported to the exception
 // handler and becomes the task's error, a *PanicError.
 func CreateTask[T any](l *Loop, fn func(co *Coro) (T, error), opts *TaskOptions) *Task[T] {
 	t := &Task[T]{}
@@ -254,6 +255,8 @@ func (t *task) finish(err error) {
 	}
 	var ce *CancelledError
 	switch {
+	case saysMore(err):
+		t.fail(err)
 	case errors.As(err, &ce):
 		t.cancel(ce.Msg)
 	case isCancelled(err), t.cancels > 0 && errors.Is(err, context.Canceled), err == nil && t.mustCancel:

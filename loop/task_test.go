@@ -378,6 +378,55 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
+func TestAnErrorThatIsJoinedWithACancellationIsNotLost(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		boom := errors.New("boom")
+		for what, c := range map[string]struct {
+			also      func(err error) error
+			cancelled bool
+		}{
+			"alone":                     {func(err error) error { return err }, true},
+			"wrapped":                   {func(err error) error { return fmt.Errorf("serve: %w", err) }, true},
+			"joined with nothing":       {func(err error) error { return errors.Join(err, nil) }, true},
+			"joined with its like":      {func(err error) error { return errors.Join(err, context.Canceled) }, true},
+			"joined with another error": {func(err error) error { return errors.Join(err, boom) }, false},
+			"joined, then wrapped":      {func(err error) error { return fmt.Errorf("serve: %w", errors.Join(boom, err)) }, false},
+		} {
+			task := l.Go(func(co *Coro) error { return c.also(Sleep(co, time.Hour)) })
+			soon(t, l, func() { task.Cancel("enough") })
+			_, err := RunUntilComplete(l, task)
+			wantErr(t, what, err, ErrCancelled)
+			if task.Cancelled() != c.cancelled || errors.Is(err, boom) == c.cancelled {
+				t.Errorf("%s: cancelled is %v, the error is %v", what, task.Cancelled(), err)
+			}
+		}
+		runMain(t, l, func(co *Coro) error {
+			err := Timeout(co, time.Millisecond, func() error { return errors.Join(Sleep(co, time.Hour), boom) })
+			wantErr(t, "the error of a function that took too long", err, boom)
+			wantErr(t, "the error of a function that took too long", err, ErrTimeout)
+			return nil
+		})
+	})
+}
+
+func TestTimeoutRefusesTheCoroOfAnotherTask(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			inner := CreateTask(l, func(*Coro) (int, error) {
+				return 0, Timeout(co, 0, func() error { t.Error("the function was called"); return nil })
+			}, &TaskOptions{Name: "inner"})
+			err := Sleep(co, 5*time.Millisecond)
+			wantErr(t, "the wait of the task whose Coro it was", err, nil)
+			_, err = inner.Await(co)
+			wantErr(t, "Timeout", err, ErrNotCurrent)
+			if !strings.Contains(err.Error(), co.Task().Name()) || !strings.Contains(err.Error(), "inner") {
+				t.Errorf("the error does not name both tasks: %v", err)
+			}
+			return nil
+		})
+	})
+}
+
 func TestManyTasks(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		const n = 3000 // more than the pool of coroutines keeps

@@ -23,8 +23,8 @@ type operation struct {
 // is refused before anything is submitted, because the completion would wake the
 // task from some other wait.
 func (o *operation) perform(co *loop.Coro) error {
-	if co.Loop().CurrentTask() != co.Task() {
-		return loop.ErrNotCurrent
+	if err := co.CheckCurrent("a wait for " + o.op.Code.String()); err != nil {
+		return err
 	}
 	o.co, o.done, o.cancelled = co, false, false
 	o.op.Receiver = o
