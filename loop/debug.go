@@ -22,8 +22,10 @@ func debugFromEnv() bool {
 // time. RINGLOOP_DEBUG=1 in the environment does the same for every loop. Debug
 // mode notes where callbacks, futures and tasks were made, logs callbacks, steps
 // of tasks and calls of protocols that take SlowCallbackDuration or longer, and
-// answers ErrWrongThread when a goroutine that is not the loop's schedules,
-// watches, waits, completes a future or writes to a transport. What else such a
+// refuses a goroutine that is not the loop's when it schedules, watches, waits,
+// stops the loop, completes or cancels a future or task, writes to a transport,
+// or closes a transport, server or socket: with ErrWrongThread, or, where there is
+// no error to return, by doing nothing and logging that. What else such a
 // goroutine does wrong the race detector sees.
 func (l *Loop) SetDebug(on bool) { l.debug.Store(on) }
 

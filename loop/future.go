@@ -298,7 +298,9 @@ func (f *Future[T]) SetException(err error) error {
 // Cancel makes the future cancelled and reports whether it was pending
 // (Future.cancel). msg, which may be empty, is part of the error that waiting
 // tasks get.
-func (f *Future[T]) Cancel(msg string) bool { return f.cancel(msg) }
+func (f *Future[T]) Cancel(msg string) bool {
+	return !f.loop.Refuses("Future.Cancel") && f.cancel(msg)
+}
 
 // Result returns the value or the error that the future was completed with, a
 // CancelledError if it was cancelled, and ErrInvalidState if it is not done

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -261,4 +262,14 @@ func (l *Loop) CheckThread(what string) error {
 		return fmt.Errorf("%s: %w", what, ErrWrongThread)
 	}
 	return nil
+}
+
+// Refuses is CheckThread for a call that has no error to return: it logs the
+// error, with the caller's stack, and reports whether the call must do nothing.
+func (l *Loop) Refuses(what string) bool {
+	err := l.CheckThread(what)
+	if err != nil {
+		l.Logger().Error(err.Error(), "stack", string(debug.Stack()))
+	}
+	return err != nil
 }

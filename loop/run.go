@@ -101,7 +101,11 @@ func (l *Loop) runUntil(f AnyFuture) error {
 // scheduled stays queued for the next run. It is idempotent, and legal before a
 // run and on a closed loop. From another goroutine, post it:
 // l.CallSoonThreadsafe(l.Stop).
-func (l *Loop) Stop() { l.stopping = true }
+func (l *Loop) Stop() {
+	if !l.Refuses("Loop.Stop") {
+		l.stopping = true
+	}
+}
 
 // run turns the loop until it is to stop. It runs on the loop's thread.
 func (l *Loop) run() error {

@@ -297,7 +297,7 @@ func (t *task) panicked(r any, stack []byte) {
 // that did not start yet never runs its function. It reports whether the task
 // was not done. Requests are counted; see Cancelling.
 func (t *task) Cancel(msg string) bool {
-	if t.state != pending {
+	if t.loop.Refuses("Task.Cancel") || t.state != pending {
 		return false
 	}
 	if t.cancelling {

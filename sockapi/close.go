@@ -16,7 +16,8 @@ import (
 // A socket that a transport owns is refused with ErrTransportFD.
 //
 // It is called on the thread of the socket's loop, or, while that does not run
-// or if no loop has used the socket, on any.
+// or if no loop has used the socket, on any; debug mode refuses it elsewhere with
+// loop.ErrWrongThread.
 func (s *Socket) Close() error {
 	if s == nil || s.state >= stateClosing {
 		return nil
@@ -26,6 +27,9 @@ func (s *Socket) Close() error {
 	}
 	if s.home == nil || s.loop.IsClosed() {
 		return s.closeNow()
+	}
+	if err := s.loop.CheckThread("close"); err != nil {
+		return s.fail("close", err)
 	}
 	s.state = stateClosing
 	s.in.stop()

@@ -393,6 +393,9 @@ func (t *datagram) orphaned() {
 
 // Close loses the connection when everything is sent.
 func (t *datagram) Close() {
+	if t.loop.Refuses("DatagramTransport.Close") {
+		return
+	}
 	t.stop()
 	t.loseIfSent()
 }
@@ -406,7 +409,11 @@ func (t *datagram) stop() {
 }
 
 // Abort drops what is queued.
-func (t *datagram) Abort() { t.end(nil) }
+func (t *datagram) Abort() {
+	if !t.loop.Refuses("DatagramTransport.Abort") {
+		t.end(nil)
+	}
+}
 
 // IsClosing reports whether the end has begun.
 func (t *datagram) IsClosing() bool { return t.closing }

@@ -257,10 +257,14 @@ func (t *readPipe) end(err error) {
 }
 
 // Close stops reading; what was received and not delivered is dropped.
-func (t *readPipe) Close() { t.end(nil) }
+func (t *readPipe) Close() {
+	if !t.loop.Refuses("close of a pipe") {
+		t.end(nil)
+	}
+}
 
 // Abort is Close: nothing is to be sent.
-func (t *readPipe) Abort() { t.end(nil) }
+func (t *readPipe) Abort() { t.Close() }
 
 // IsReading reports whether data may be delivered.
 func (t *readPipe) IsReading() bool { return !t.paused && !t.closing && !t.eof }

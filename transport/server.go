@@ -120,7 +120,7 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 // accepted and the loop has not is reset. A task in ServeForever returns. It is
 // idempotent.
 func (srv *Server) Close() {
-	if srv.closed {
+	if srv.closed || srv.sh.loop.Refuses("Server.Close") {
 		return
 	}
 	srv.closed, srv.serving = true, false
@@ -153,6 +153,9 @@ func (srv *Server) isOver() bool { return srv.closed && srv.streams.n == 0 && sr
 // CloseClients closes the transports of all connections (Server.close_clients).
 // Close the server before, or more connections may come.
 func (srv *Server) CloseClients() {
+	if srv.sh.loop.Refuses("Server.CloseClients") {
+		return
+	}
 	for _, t := range srv.clients() {
 		t.Close()
 	}
@@ -162,6 +165,9 @@ func (srv *Server) CloseClients() {
 // also of those whose peers do not read. Close the server before, or more
 // connections may come.
 func (srv *Server) AbortClients() {
+	if srv.sh.loop.Refuses("Server.AbortClients") {
+		return
+	}
 	for _, t := range srv.clients() {
 		t.Abort()
 	}

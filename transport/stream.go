@@ -107,7 +107,7 @@ func (s *stream) begin() {
 
 // Close sends what is buffered and then loses the connection.
 func (s *stream) Close() {
-	if s.flags&flagClosing != 0 {
+	if s.flags&flagClosing != 0 || s.sh.loop.Refuses("Transport.Close") {
 		return
 	}
 	s.flags |= flagClosing
@@ -119,7 +119,11 @@ func (s *stream) Close() {
 }
 
 // Abort loses the connection without sending what is buffered.
-func (s *stream) Abort() { s.lose(nil) }
+func (s *stream) Abort() {
+	if !s.sh.loop.Refuses("Transport.Abort") {
+		s.lose(nil)
+	}
+}
 
 // IsClosing reports whether the connection is lost or about to be.
 func (s *stream) IsClosing() bool { return s.flags&flagClosing != 0 }

@@ -122,7 +122,7 @@ func (t *subprocess) Kill() error { return t.SendSignal(syscall.SIGKILL) }
 
 // Close kills the process if it runs and closes the pipes.
 func (t *subprocess) Close() {
-	if t.closing {
+	if t.closing || t.loop.Refuses("SubprocessTransport.Close") {
 		return
 	}
 	t.closing = true

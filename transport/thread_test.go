@@ -70,6 +70,45 @@ func TestDebugModeRefusesAWriteToAPipeFromAnotherGoroutine(t *testing.T) {
 	})
 }
 
+func TestDebugModeRefusesToCloseOnAnotherGoroutine(t *testing.T) {
+	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
+		p := &recorder{}
+		tr, theirs := joined(t, co, p)
+		ep := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		_, w := osPipe(t)
+		pipe := &streamDiary{}
+		out := writePipeOf(t, co, pipe, w)
+		srv := must2(CreateServer(co, mustNotCall(t), []string{"127.0.0.1"}, "0", nil))(t)
+		co.Loop().SetDebug(true)
+		defer co.Loop().SetDebug(false)
+		stray := []func(){
+			tr.Close, tr.Abort, ep.t.Close, ep.t.Abort, out.Close, out.Abort, srv.Close, srv.CloseClients, srv.AbortClients,
+			co.Loop().Stop, func() { co.Task().Cancel("") },
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for _, fn := range stray {
+				fn()
+			}
+		}()
+		<-done
+		if got := log.count(loop.ErrWrongThread.Error()); got != len(stray) {
+			t.Errorf("%d calls were logged, want %d", got, len(stray))
+		}
+		if tr.IsClosing() || ep.t.IsClosing() || out.IsClosing() || !srv.IsServing() {
+			t.Error("a call that was refused has closed something")
+		}
+		turns(t, co)
+		srv.Close()
+		out.Close()
+		pipe.untilLost(t, co)
+		finish(t, co, ep)
+		check(t, theirs.Close())
+		check(t, p.untilLost(t, co))
+	})
+}
+
 func TestDebugModeLogsASlowProtocol(t *testing.T) {
 	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
 		const slow = "Executing *transport.recorder of <Stream open"

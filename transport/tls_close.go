@@ -12,7 +12,7 @@ var ErrShutdownTimeout = fmt.Errorf("SSL shutdown %w", loop.ErrTimeout)
 
 // Close sends close_notify and waits for the peer's.
 func (s *tlsStream) Close() {
-	if s.closing {
+	if s.closing || s.loop.Refuses("Transport.Close") {
 		return
 	}
 	if s.state != tlsOpen {
@@ -40,6 +40,9 @@ func (s *tlsStream) lastCall() {
 
 // Abort loses the connection without sending what is buffered.
 func (s *tlsStream) Abort() {
+	if s.loop.Refuses("Transport.Abort") {
+		return
+	}
 	s.closing = true
 	if s.raw != nil {
 		s.raw.Abort()

@@ -218,7 +218,7 @@ func (t *writePipe) end(err error) {
 
 // Close loses the connection when everything is written.
 func (t *writePipe) Close() {
-	if t.closing {
+	if t.closing || t.loop.Refuses("close of a pipe") {
 		return
 	}
 	t.closing = true
@@ -235,7 +235,11 @@ func (t *writePipe) WriteEOF() error {
 func (t *writePipe) CanWriteEOF() bool { return true }
 
 // Abort drops what is buffered.
-func (t *writePipe) Abort() { t.end(nil) }
+func (t *writePipe) Abort() {
+	if !t.loop.Refuses("abort of a pipe") {
+		t.end(nil)
+	}
+}
 
 // SetWriteBufferLimits sets the water marks.
 func (t *writePipe) SetWriteBufferLimits(high, low int) error {
