@@ -86,7 +86,12 @@ func (c *ExceptionContext) attrs() []slog.Attr {
 		}
 	}
 	add("future", c.Future)
-	add("protocol", c.Protocol)
+	switch c.Protocol.(type) {
+	case nil, string, fmt.Stringer:
+		add("protocol", c.Protocol)
+	default:
+		add("protocol", fmt.Sprintf("%T", c.Protocol)) // what it holds may be large, or secret
+	}
 	add("transport", c.Transport)
 	add("socket", c.Socket)
 	add("asyncgen", c.AsyncGen)

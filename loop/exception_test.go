@@ -53,6 +53,18 @@ func TestTheDefaultHandlerLogsTheFieldsSorted(t *testing.T) {
 	})
 }
 
+type secretive struct{ Password string }
+
+func TestTheLogNamesAProtocolAndNotWhatItHolds(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		l.CallExceptionHandler(&ExceptionContext{Exception: errors.New("boom"), Protocol: &secretive{"hunter2"}})
+		if s := log.String(); !strings.Contains(s, "protocol=*loop.secretive") || strings.Contains(s, "hunter2") {
+			t.Errorf("log %q", s)
+		}
+	})
+}
+
 // lockedBuffer is a buffer for several goroutines: the garbage collector's logs
 // as well.
 type lockedBuffer struct {

@@ -63,7 +63,7 @@ func (w *receiving) CancelWait(co *loop.Coro) bool {
 }
 
 // String says what a task waits for.
-func (w *receiving) String() string { return w.in.op.String() }
+func (w *receiving) String() string { return w.in.String() }
 
 func (s *Socket) receiveAhead() {
 	if s.home == nil {

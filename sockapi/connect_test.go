@@ -244,14 +244,14 @@ func TestAcceptSaysThatTheSocketIsNotListening(t *testing.T) {
 			t.Fatal(err)
 		}
 		run(t, l, func(co *loop.Coro) error {
-			for what, s := range map[string]*Socket{
-				"a connected socket": connected, "a bound socket": bound,
-				"a fresh Unix socket": open(t, unix.AF_UNIX, unix.SOCK_STREAM),
+			for s, says := range map[*Socket]string{
+				connected: "accept on fd ", bound: "accept 127.0.0.1:",
+				open(t, unix.AF_UNIX, unix.SOCK_STREAM): "accept on fd ",
 			} {
 				_, _, err := Accept(co, s)
-				if !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), "accept on fd ") ||
+				if !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), says) ||
 					!strings.Contains(err.Error(), "the socket is not listening: ") {
-					t.Errorf("Accept on %s: %v", what, err)
+					t.Errorf("Accept: %v, want %q and the reason", err, says)
 				}
 			}
 			return nil

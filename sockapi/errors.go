@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/peername"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
@@ -34,7 +36,8 @@ var (
 type OpError struct {
 	// Op is the operation, as in "recv".
 	Op string
-	// Addr is the address that was tried or the socket's peer, if known.
+	// Addr is the address that was tried, or the socket's peer, or where it
+	// listens, if known.
 	Addr Addr
 	// FD is the descriptor, -1 if there was none.
 	FD int
@@ -84,12 +87,29 @@ func (e *OpError) Temporary() bool { return false }
 // fail returns err as an OpError about the socket and its peer.
 func (s *Socket) fail(op string, err error) error {
 	e := &OpError{Op: op, FD: s.Fd(), Err: err}
-	if s.state != stateClosed {
-		if peer, perr := s.PeerAddr(); perr == nil && peer != UnixAddr("") {
-			e.Addr = peer
+	if e.Addr = s.formerPeer(); !e.Addr.IsValid() && op == "accept" {
+		if local, lerr := s.LocalAddr(); lerr == nil && local != UnixAddr("") {
+			e.Addr = local
 		}
 	}
 	return e
+}
+
+// formerPeer returns the peer, also of a TCP connection that is broken, and no
+// address if there is none.
+func (s *Socket) formerPeer() Addr {
+	if s.state == stateClosed {
+		return Addr{}
+	}
+	switch peer, err := s.PeerAddr(); {
+	case err != nil:
+		var raw backend.Addr
+		peername.Former(s.fd, &raw)
+		return addrOf(&raw)
+	case peer != UnixAddr(""):
+		return peer
+	}
+	return Addr{}
 }
 
 // wrap returns err as an OpError about the socket. A CancelledError stays as it

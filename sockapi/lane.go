@@ -145,8 +145,13 @@ func (ln *lane) CancelWait(*loop.Coro) bool {
 	return true
 }
 
-// String says what a task waits for.
-func (ln *lane) String() string { return ln.op.String() }
+// String says what a task waits for, and whose answer that may be.
+func (ln *lane) String() string {
+	if peer := ln.sock.formerPeer(); peer.IsValid() {
+		return ln.op.String() + " (" + peer.String() + ")"
+	}
+	return ln.op.String()
+}
 
 // waiter is a call that waits for its turn.
 type waiter struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -321,10 +322,12 @@ func TestAResetConnectionIsAConnectionErrorForReceiverAndSender(t *testing.T) {
 			}
 			if _, err := waiting.Await(co); !errors.Is(err, syscall.ECONNRESET) || !errors.Is(err, ErrConnection) {
 				t.Errorf("RecvInto after a reset by %v = %v", peer, err)
+			} else if !strings.Contains(err.Error(), peer.String()) {
+				t.Errorf("the error does not name the peer %v: %v", peer, err)
 			}
 			err = SendAll(co, conn, []byte("x"))
-			if !errors.Is(err, syscall.EPIPE) || !errors.Is(err, ErrConnection) {
-				t.Errorf("SendAll after a reset = %v", err)
+			if !errors.Is(err, syscall.EPIPE) || !errors.Is(err, ErrConnection) || !strings.Contains(err.Error(), peer.String()) {
+				t.Errorf("SendAll after a reset by %v = %v", peer, err)
 			}
 			return nil
 		})

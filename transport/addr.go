@@ -39,22 +39,6 @@ func socketName(call uintptr, fd int32, raw *backend.Addr) syscall.Errno {
 	return errno
 }
 
-// formerPeer asks for the peer of a TCP connection that is broken, perhaps since
-// before it was accepted: the kernel tells it, but not by getpeername(2). If there
-// never was one, raw is no address.
-func formerPeer(fd int32, raw *backend.Addr) {
-	// The kernel wants to know the exact size.
-	for _, size := range [...]uint32{unix.SizeofSockaddrInet6, unix.SizeofSockaddrInet4} {
-		raw.Len = size
-		_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERNAME,
-			uintptr(unsafe.Pointer(&raw.Raw)), uintptr(unsafe.Pointer(&raw.Len)), 0)
-		if errno == 0 {
-			return
-		}
-	}
-	raw.Len = 0
-}
-
 // name is an address in a third of the space of an Addr, because every idle
 // connection keeps two of them.
 type name struct {

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/peername"
 )
 
 // The names that ExtraInfo of sockets knows. TLS adds its own.
@@ -65,7 +66,7 @@ func (s *stream) localAddr() Addr {
 func (s *stream) askName(call uintptr, n *name) {
 	var raw backend.Addr
 	if s.fd >= 0 && socketName(call, s.fd, &raw) == unix.ENOTCONN {
-		formerPeer(s.fd, &raw)
+		peername.Former(s.fd, &raw)
 	}
 	if n.set(&raw) {
 		return
