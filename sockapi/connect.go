@@ -101,7 +101,7 @@ func (s *Socket) finishConnect(co *loop.Coro) error {
 // udp4, udp6, unix, unixgram or unixpacket; the address is host:port, where the
 // port may be a service's name, or a path, where a leading @ stands for the
 // abstract namespace. The addresses of a host are tried one after the other;
-// the error is that of the first.
+// the error is that of the first. TCP_NODELAY is set.
 func Dial(co *loop.Coro, network, address string) (*Socket, error) {
 	family, typ, err := parseNetwork(network)
 	if err != nil {
@@ -113,12 +113,9 @@ func Dial(co *loop.Coro, network, address string) (*Socket, error) {
 	}
 	var first error
 	for _, addr := range addrs {
-		s, err := New(addr.Family(), typ, 0)
+		s, err := dial(co, addr, typ)
 		if err == nil {
-			if err = Connect(co, s, addr); err == nil {
-				return s, nil
-			}
-			_ = s.Close() // the error of the connect tells more
+			return s, nil
 		}
 		if first == nil {
 			first = err
@@ -128,6 +125,25 @@ func Dial(co *loop.Coro, network, address string) (*Socket, error) {
 		}
 	}
 	return nil, first
+}
+
+// dial makes a socket and connects it to addr.
+func dial(co *loop.Coro, addr Addr, typ int) (*Socket, error) {
+	s, err := New(addr.Family(), typ, 0)
+	if err != nil {
+		return nil, err
+	}
+	if typ == unix.SOCK_STREAM && addr.Family() != unix.AF_UNIX {
+		err = s.SetNoDelay(true)
+	}
+	if err == nil {
+		err = Connect(co, s, addr)
+	}
+	if err != nil {
+		_ = s.Close() // err tells more
+		return nil, err
+	}
+	return s, nil
 }
 
 func isCancelled(err error) bool {

@@ -321,6 +321,30 @@ func TestDialTriesTheAddressesOfAHostInTurn(t *testing.T) {
 	})
 }
 
+func TestNagleIsOffForDialAndForWhatIsAccepted(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		ln, addr := listen(t, "tcp", "127.0.0.1:0")
+		run(t, l, func(co *loop.Coro) error {
+			client, err := Dial(co, "tcp", addr.String())
+			if err != nil {
+				return err
+			}
+			closeAtEnd(t, client)
+			conn, _, err := Accept(co, ln)
+			if err != nil {
+				return err
+			}
+			closeAtEnd(t, conn)
+			for what, s := range map[string]*Socket{"dialled": client, "accepted": conn} {
+				if on, err := s.GetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY); on == 0 || err != nil {
+					t.Errorf("TCP_NODELAY of the %s socket is %d, %v", what, on, err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestDialRefusesWhatIsNoAddress(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		run(t, l, func(co *loop.Coro) error {

@@ -35,7 +35,8 @@ type ListenOptions struct {
 // every address of the machine and port 0 a free one, or a path, where a
 // leading @ stands for the abstract namespace. A host name is looked up while
 // the caller waits. The file of a Unix socket must not exist, and is not
-// removed when the socket is closed. It may be called from any goroutine.
+// removed when the socket is closed. TCP_NODELAY is set, and connections inherit
+// it. It may be called from any goroutine.
 func Listen(network, address string, opts *ListenOptions) (*Socket, error) {
 	var o ListenOptions
 	if opts != nil {
@@ -119,6 +120,11 @@ func (s *Socket) prepare(o *ListenOptions) error {
 	}
 	if o.ReusePort {
 		if err := s.SetOption(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return err
+		}
+	}
+	if s.typ == unix.SOCK_STREAM {
+		if err := s.SetNoDelay(true); err != nil { // inherited by what it accepts
 			return err
 		}
 	}

@@ -188,8 +188,9 @@ func (s *Socket) GetOption(level, name int) (int, error) {
 	return v, nil
 }
 
-// SetNoDelay sets TCP_NODELAY: small writes are sent at once. It is off at
-// first, as the kernel has it.
+// SetNoDelay sets TCP_NODELAY: small writes are sent at once, and do not wait for
+// the peer to confirm earlier ones. It is on for the sockets of Dial and Listen,
+// and for what those accept, and off for those of New, as the kernel has it.
 func (s *Socket) SetNoDelay(on bool) error {
 	return s.SetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY, flag(on))
 }

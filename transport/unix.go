@@ -103,7 +103,8 @@ func checkUnix(factory func() Protocol, path string, sock *sockapi.Socket) error
 }
 
 // CreateUnixServer makes a Unix stream server (loop.create_unix_server). A path
-// that begins with a NUL byte is in the abstract namespace. A socket file that
+// that begins with a NUL byte is in the abstract namespace; the @ that sockapi.Dial
+// and Listen take for it is a letter like others here, as in asyncio. A socket file that
 // is in the way is replaced, even one of a living server; any other file is
 // syscall.EADDRINUSE. When the server closes, its file is removed, unless
 // another one has taken its place. opts may be nil; see CreateServer.

@@ -59,9 +59,6 @@ func (s *server) serveConn(co *loop.Coro, sock *sockapi.Socket, peer sockapi.Add
 	s.conns[c] = struct{}{}
 	s.watch()
 	s.trace("%s connected", c.peer)
-	if err := sock.SetNoDelay(true); err != nil {
-		s.trace("%s: %v", c.peer, err) // slower, but as good
-	}
 	in := readers.Get().(*bufio.Reader)
 	in.Reset(c)
 	defer func() {

@@ -43,9 +43,6 @@ func serve() {
 
 // echo sends back what comes until the connection ends.
 func echo(co *loop.Coro, s *sockapi.Socket) {
-	if err := s.SetNoDelay(true); err != nil {
-		return
-	}
 	for {
 		data, err := sockapi.RecvBorrowed(co, s)
 		if err != nil {
