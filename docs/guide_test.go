@@ -68,6 +68,17 @@ func stopOnSignals(co *loop.Coro) error {
 	return nil
 }
 
+// untilOne waits until one of them is done. It cancels none.
+func untilOne(co *loop.Coro, these ...loop.AnyFuture) error {
+	one := loop.CreateFuture[struct{}](co.Loop())
+	for _, f := range these {
+		// An error says that another one was first.
+		f.AddDoneCallback(func(loop.AnyFuture) { _ = one.SetResult(struct{}{}) })
+	}
+	_, err := one.Await(co)
+	return err
+}
+
 func load(co *loop.Coro, path string, messages <-chan string) (string, error) {
 	l := co.Loop()
 	// A call that blocks runs on a goroutine of the executor.
@@ -110,11 +121,43 @@ func untilSignal(co *loop.Coro, srv *transport.Server) error {
 	if err := stopOnSignals(co); err != nil {
 		return err
 	}
-	err := loop.Sleep(co, math.MaxInt64) // until a signal cancels it
-	srv.Close()                          // no new connections
-	srv.CloseClients()                   // those that are open send what is left
-	gone := loop.Timeout(co, 5*time.Second, func() error { return srv.WaitClosed(co) })
-	return errors.Join(err, gone)
+	_ = loop.Sleep(co, math.MaxInt64) // until a signal cancels it: no error
+	srv.Close()                       // no new connections
+	srv.CloseClients()                // those that are open send what is left
+	err := loop.Timeout(co, 5*time.Second, func() error { return srv.WaitClosed(co) })
+	if err != nil {
+		srv.AbortClients() // some peers do not read
+	}
+	return err
+}
+
+type output struct {
+	transport.BaseSubprocessProtocol
+	text bytes.Buffer
+	over *loop.Future[struct{}]
+}
+
+func (o *output) PipeDataReceived(_ int, data []byte) { o.text.Write(data) }
+func (o *output) ConnectionLost(error)                { _ = o.over.SetResult(struct{}{}) }
+
+// filter runs a program with input and returns what it has written.
+func filter(co *loop.Coro, input string, limit time.Duration, program string, args ...string) (string, error) {
+	o := &output{over: loop.CreateFuture[struct{}](co.Loop())}
+	child, _, err := transport.SubprocessExec(co, func() transport.SubprocessProtocol { return o }, program, args, nil)
+	if err != nil {
+		return "", err
+	}
+	defer child.Close() // kills it if it is not over
+	stdin := child.PipeTransport(0)
+	if err := stdin.Write([]byte(input)); err != nil {
+		return "", err
+	}
+	stdin.Close() // when that is written; a child that reads waits for it
+	err = loop.Timeout(co, limit, func() error { _, err := o.over.Await(co); return err })
+	if code, ended := child.ReturnCode(); ended && code != 0 {
+		err = fmt.Errorf("%s: exit status %d", program, code)
+	}
+	return o.text.String(), err
 }
 
 func onEveryBackend(t *testing.T, main func(co *loop.Coro) error) {
@@ -196,8 +239,38 @@ func TestTheGuidesServerServesAndEndsWithASignal(t *testing.T) {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 			return err
 		}
-		if _, err := server.Await(co); !errors.Is(err, loop.ErrCancelled) {
-			t.Errorf("the server ended with %v", err)
+		_, err = server.Await(co)
+		return err
+	})
+}
+
+func TestTheGuidesWaitForOneCancelsNone(t *testing.T) {
+	onEveryBackend(t, func(co *loop.Coro) error {
+		never, soon := loop.CreateFuture[int](co.Loop()), loop.CreateFuture[int](co.Loop())
+		if _, err := co.Loop().CallSoon(func() { _ = soon.SetResult(1) }); err != nil {
+			return err
+		}
+		if err := untilOne(co, never, soon); err != nil || !soon.Done() || never.Done() {
+			t.Errorf("%v; %v and %v are done", err, soon, never)
+		}
+		err := loop.Timeout(co, time.Millisecond, func() error { return untilOne(co, never) })
+		if !errors.Is(err, loop.ErrTimeout) || never.Done() {
+			t.Errorf("%v; %v is done", err, never)
+		}
+		return nil
+	})
+}
+
+func TestTheGuidesFilter(t *testing.T) {
+	onEveryBackend(t, func(co *loop.Coro) error {
+		if got, err := filter(co, "some text", time.Minute, "cat"); got != "some text" || err != nil {
+			t.Errorf("cat: %q, %v", got, err)
+		}
+		if _, err := filter(co, "", time.Minute, "false"); err == nil {
+			t.Error("false has not failed")
+		}
+		if _, err := filter(co, "", time.Millisecond, "sleep", "3600"); !errors.Is(err, loop.ErrTimeout) {
+			t.Errorf("sleep: %v", err)
 		}
 		return nil
 	})

@@ -21,6 +21,7 @@ func Example_task() {
 		if err != nil {
 			return err
 		}
+		defer ln.Close()
 		for {
 			s, _, err := sockapi.Accept(co, ln)
 			if err != nil {
@@ -31,14 +32,14 @@ func Example_task() {
 				buf := make([]byte, 16<<10)
 				for {
 					n, err := sockapi.RecvInto(co, s, buf)
-					if err == io.EOF {
-						return nil
+					if err == nil {
+						err = sockapi.SendAll(co, s, buf[:n])
 					}
 					if err != nil {
-						return err
-					}
-					if err := sockapi.SendAll(co, s, buf[:n]); err != nil {
-						return err
+						if err != io.EOF {
+							log.Print(err) // nobody awaits this task
+						}
+						return nil
 					}
 				}
 			})

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -34,7 +35,7 @@ func (s *spawnSpec) start() (pid, pidfd int, err error) {
 	attr := &syscall.ProcAttr{Dir: s.dir, Env: s.env, Files: s.files, Sys: &s.sys}
 	pid, err = syscall.ForkExec(program, s.argv, attr)
 	if err != nil {
-		return 0, -1, s.explain(err)
+		return 0, -1, s.explain(program, err)
 	}
 	if pidfd < 0 {
 		// A kernel before 5.2: nobody else knows of the child yet, so its number
@@ -48,14 +49,31 @@ func (s *spawnSpec) start() (pid, pidfd int, err error) {
 	return pid, pidfd, nil
 }
 
-// explain names the file that an error of fork or exec is about.
-func (s *spawnSpec) explain(err error) error {
+// explain names the file that an error of fork or exec is about, or else what of
+// the options may be the cause: the kernel does not tell in which step it failed.
+func (s *spawnSpec) explain(program string, err error) error {
 	if s.dir != "" {
 		if info, serr := os.Stat(s.dir); serr != nil {
 			return &fs.PathError{Op: "chdir", Path: s.dir, Err: underlying(serr)}
 		} else if !info.IsDir() {
 			return &fs.PathError{Op: "chdir", Path: s.dir, Err: syscall.ENOTDIR}
 		}
+	}
+	var with []string
+	if err == syscall.ENOENT && executable(program, s.dir) == nil {
+		with = append(with, "the interpreter that it names is missing")
+	}
+	if s.dir != "" {
+		with = append(with, "in "+s.dir)
+	}
+	if c := s.sys.Credential; c != nil {
+		with = append(with, fmt.Sprintf("as user %d, group %d", c.Uid, c.Gid))
+	}
+	if s.sys.Setpgid {
+		with = append(with, fmt.Sprintf("in process group %d", s.sys.Pgid))
+	}
+	if len(with) > 0 {
+		err = fmt.Errorf("%w (%s)", err, strings.Join(with, ", "))
 	}
 	return &fs.PathError{Op: "exec", Path: s.program, Err: err}
 }

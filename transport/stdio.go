@@ -45,7 +45,9 @@ var (
 )
 
 // FromFD connects the stream to a descriptor of this process, which stays the
-// caller's and must be open until the process was started.
+// caller's and must be open until the process was started. It is left as it is:
+// most programs do not expect one in non-blocking mode, as sockets of this module
+// are.
 func FromFD(fd int) Stdio { return Stdio{kind: stdioFD, fd: fd} }
 
 // FromFile connects the stream to an open file, which stays the caller's. It is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"maps"
 	"os"
 	"path/filepath"
@@ -669,6 +670,8 @@ func TestAProgramThatCannotBeStartedIsAnErrorThatNamesIt(t *testing.T) {
 		busy := must2(os.OpenFile(file("busy", "\x7fELF", 0o700), os.O_WRONLY, 0))(t)
 		defer busy.Close()
 		plain := file("plain", "", 0o600)
+		script := file("script", "#!/nowhere/interpreter\n", 0o700)
+		noGroup := math.MaxInt32
 		before := must2(leaktest.FDs())(t)
 		for _, c := range []struct {
 			program string
@@ -684,6 +687,8 @@ func TestAProgramThatCannotBeStartedIsAnErrorThatNamesIt(t *testing.T) {
 			{program: busy.Name(), errno: syscall.ETXTBSY},
 			{program: "/bin/sh", o: SubprocessOptions{Cwd: filepath.Join(dir, "nowhere")}, errno: syscall.ENOENT, names: "nowhere"},
 			{program: "/bin/sh", o: SubprocessOptions{Cwd: plain}, errno: syscall.ENOTDIR, names: plain},
+			{program: script, errno: syscall.ENOENT, names: "the interpreter that it names is missing"},
+			{program: "/bin/sh", o: SubprocessOptions{Cwd: dir, ProcessGroup: &noGroup}, errno: syscall.EPERM, names: "(in " + dir + ", in process group 2147483647)"},
 		} {
 			p := &processDiary{}
 			_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, c.program, nil, &c.o)
