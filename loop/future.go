@@ -340,7 +340,7 @@ func saysMore(err error) bool {
 			err = e.Unwrap()
 		case interface{ Unwrap() []error }:
 			return slices.ContainsFunc(e.Unwrap(), func(part error) bool {
-				return saysMore(part) || !isCancelled(part) && !errors.Is(part, context.Canceled)
+				return part != nil && (saysMore(part) || !isCancelled(part) && !errors.Is(part, context.Canceled))
 			})
 		default:
 			return false

@@ -89,6 +89,17 @@ func (srv *Server) start() error {
 	return nil
 }
 
+// closedWhileServing is the cancellation of a ServeForever whose server was
+// closed, one error and not two that are joined: the task ends as cancelled.
+type closedWhileServing struct{}
+
+func (closedWhileServing) Error() string { return ErrServerClosed.Error() + ": cancelled" }
+
+// Is reports whether target is one of the errors that ServeForever promises.
+func (closedWhileServing) Is(target error) bool {
+	return target == ErrServerClosed || target == loop.ErrCancelled
+}
+
 // ServeForever accepts connections until the task is cancelled or the server
 // closed (Server.serve_forever). Cancelling the task closes the server and
 // waits, like WaitClosed, before the CancelledError is returned. The error of
@@ -106,7 +117,7 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 	err := srv.stop.wait(co)
 	srv.forever = false
 	if err == nil {
-		return fmt.Errorf("%w: %w", ErrServerClosed, loop.ErrCancelled)
+		return closedWhileServing{}
 	}
 	srv.Close()
 	if werr := srv.WaitClosed(co); werr != nil {

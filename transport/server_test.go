@@ -408,12 +408,13 @@ func TestCloseEndsServeForever(t *testing.T) {
 		var got error
 		task := co.Loop().Go(func(co *loop.Coro) error {
 			got = srv.ServeForever(co)
-			return nil
+			return got
 		})
 		check(t, loop.Sleep(co, 0))
 		srv.Close()
-		_, err := task.Await(co)
-		check(t, err)
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) || !task.Cancelled() {
+			t.Errorf("the task ended with %v", err)
+		}
 		if !errors.Is(got, ErrServerClosed) || !errors.Is(got, loop.ErrCancelled) {
 			t.Errorf("ServeForever returned %v", got)
 		}
