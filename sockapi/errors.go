@@ -98,7 +98,7 @@ func (s *Socket) fail(op string, err error) error {
 // formerPeer returns the peer, also of a TCP connection that is broken, and no
 // address if there is none.
 func (s *Socket) formerPeer() Addr {
-	if s.state == stateClosed {
+	if s.Fd() < 0 {
 		return Addr{}
 	}
 	switch peer, err := s.PeerAddr(); {
