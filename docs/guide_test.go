@@ -73,7 +73,8 @@ func untilOne(co *loop.Coro, these ...loop.AnyFuture) error {
 	one := loop.CreateFuture[struct{}](co.Loop())
 	for _, f := range these {
 		// An error says that another one was first.
-		f.AddDoneCallback(func(loop.AnyFuture) { _ = one.SetResult(struct{}{}) })
+		cb := f.AddDoneCallback(func(loop.AnyFuture) { _ = one.SetResult(struct{}{}) })
+		defer f.RemoveDoneCallback(cb)
 	}
 	_, err := one.Await(co)
 	return err
@@ -154,7 +155,7 @@ func filter(co *loop.Coro, input string, limit time.Duration, program string, ar
 	}
 	stdin.Close() // when that is written; a child that reads waits for it
 	err = loop.Timeout(co, limit, func() error { _, err := o.over.Await(co); return err })
-	if code, ended := child.ReturnCode(); ended && code != 0 {
+	if code, ended := child.ReturnCode(); err == nil && ended && code != 0 {
 		err = fmt.Errorf("%s: exit status %d", program, code)
 	}
 	return o.text.String(), err

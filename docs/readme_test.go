@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"errors"
 	"io"
 	"log"
 	"os"
@@ -35,10 +36,13 @@ func Example_task() {
 					if err == nil {
 						err = sockapi.SendAll(co, s, buf[:n])
 					}
-					if err != nil {
-						if err != io.EOF {
-							log.Print(err) // nobody awaits this task
-						}
+					switch {
+					case err == io.EOF:
+						return nil
+					case errors.Is(err, loop.ErrCancelled):
+						return err // the program ends
+					case err != nil:
+						log.Print(err) // nobody awaits this task
 						return nil
 					}
 				}

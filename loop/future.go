@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 )
 
 // Awaitable is what a task can wait for: a *Future[T] or a *Task[T].
@@ -331,20 +330,25 @@ func (f *Future[T]) Await(co *Coro) (T, error) {
 // isCancelled reports whether err means that something was cancelled.
 func isCancelled(err error) bool { return errors.Is(err, ErrCancelled) }
 
-// saysMore reports whether err joins a cancellation with other errors, which must
-// not get lost.
-func saysMore(err error) bool {
+// beyondCancellation returns what err joins with a cancellation, and what must not
+// get lost with it; nil if that is nothing.
+func beyondCancellation(err error) error {
 	for err != nil {
 		switch e := err.(type) {
 		case interface{ Unwrap() error }:
 			err = e.Unwrap()
 		case interface{ Unwrap() []error }:
-			return slices.ContainsFunc(e.Unwrap(), func(part error) bool {
-				return part != nil && (saysMore(part) || !isCancelled(part) && !errors.Is(part, context.Canceled))
-			})
+			var rest []error
+			for _, part := range e.Unwrap() {
+				if isCancelled(part) || errors.Is(part, context.Canceled) {
+					part = beyondCancellation(part)
+				}
+				rest = append(rest, part)
+			}
+			return errors.Join(rest...)
 		default:
-			return false
+			return nil
 		}
 	}
-	return false
+	return nil
 }

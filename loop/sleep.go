@@ -95,8 +95,8 @@ func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
 		if expired == nil || t.Uncancel() > before || !errors.Is(err, ErrCancelled) {
 			return
 		}
-		if saysMore(err) {
-			err = errors.Join(expired, err)
+		if rest := beyondCancellation(err); rest != nil {
+			err = errors.Join(expired, rest)
 		} else {
 			err = expired
 		}

@@ -255,7 +255,7 @@ func (t *task) finish(err error) {
 	}
 	var ce *CancelledError
 	switch {
-	case saysMore(err):
+	case beyondCancellation(err) != nil:
 		t.fail(err)
 	case errors.As(err, &ce):
 		t.cancel(ce.Msg)

@@ -404,6 +404,9 @@ func TestAnErrorThatIsJoinedWithACancellationIsNotLost(t *testing.T) {
 			err := Timeout(co, time.Millisecond, func() error { return errors.Join(Sleep(co, time.Hour), boom) })
 			wantErr(t, "the error of a function that took too long", err, boom)
 			wantErr(t, "the error of a function that took too long", err, ErrTimeout)
+			if errors.Is(err, ErrCancelled) {
+				t.Errorf("a time limit looks like a request to end: %v", err)
+			}
 			return nil
 		})
 	})

@@ -153,7 +153,7 @@ func (r *tideReceiver) borrow(co *loop.Coro) error {
 		if err := loop.Sleep(co, 0); err != nil {
 			return err
 		}
-		if r.borrowed != was || r.s.in.busy {
+		if r.borrowed != was || r.s.in.holder != nil {
 			return nil // somebody else has it now
 		}
 		if !bytes.HasPrefix(came, data) {

@@ -86,8 +86,8 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 		at = 0 // a pipe, which has no positions
 	}
 	c.write.limits = true
+	defer func() { c.write.limits = false }() // also after a panic of the file
 	n, err := Sendfile(c.co, c.s, f, at, count, nil)
-	c.write.limits = false
 	if limited, ok := r.(*io.LimitedReader); ok {
 		limited.N -= n
 	}

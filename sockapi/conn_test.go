@@ -253,6 +253,39 @@ func TestADeadlineLeavesCallsOfOthersAlone(t *testing.T) {
 	})
 }
 
+func TestADeadlineAfterACancellationLeavesTheOthersCallAlone(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			waiting := spawn(co, func(co *loop.Coro) (int, error) { return RecvInto(co, a, make([]byte, 10)) })
+			yield(t, co, 2)
+			c := NewConn(co, a)
+			err := loop.Timeout(co, time.Millisecond, func() error { // both fall due in one turn, or one of them before
+				if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+					return err
+				}
+				_, err := c.Read(make([]byte, 10))
+				return err
+			})
+			if !isDeadline(err) && !errors.Is(err, loop.ErrTimeout) {
+				t.Errorf("Read behind another call = %v", err)
+			}
+			for c.read.armed {
+				if err := loop.Sleep(co, time.Millisecond); err != nil {
+					return err
+				}
+			}
+			if err := SendAll(co, b, []byte("data")); err != nil {
+				return err
+			}
+			if n, err := waiting.Await(co); n != 4 || err != nil {
+				t.Errorf("the other's call = %d, %v", n, err)
+			}
+			return c.Close()
+		})
+	})
+}
+
 // slowReader takes until the deadline of a Conn has passed.
 type slowReader struct{ passed chan struct{} }
 

@@ -26,9 +26,9 @@ type lane struct {
 	first, last *waiter
 	n           int // the result of op
 	errno       syscall.Errno
-	busy        bool // a call has the lane
-	cancelled   bool // the task that waits for op was cancelled
-	expired     bool // the deadline of the call that has the lane has passed
+	holder      *loop.Coro // of the call that has the lane, or nil
+	cancelled   bool       // the task that waits for op was cancelled
+	expired     bool       // the deadline of the call that has the lane has passed
 }
 
 func (ln *lane) init(s *Socket) {
@@ -166,8 +166,8 @@ var waiters = sync.Pool{New: func() any { return new(waiter) }}
 
 // acquire waits until the lane is free and takes it.
 func (ln *lane) acquire(co *loop.Coro) error {
-	if !ln.busy {
-		ln.busy, ln.expired = true, false
+	if ln.holder == nil {
+		ln.holder, ln.expired = co, false
 		return nil
 	}
 	return ln.queue(co)
@@ -205,14 +205,15 @@ func (ln *lane) queue(co *loop.Coro) error {
 func (ln *lane) release() {
 	w := ln.first
 	if w == nil {
-		ln.busy = false
+		ln.holder = nil
 		if ln.sock.state == stateClosing {
 			ln.sock.closeWhenIdle()
 		}
 		return
 	}
 	ln.drop(w)
-	w.granted, ln.expired = true, false
+	ln.holder, ln.expired = w.co, false
+	w.granted = true
 	w.co.Wake()
 }
 
@@ -236,8 +237,8 @@ func (ln *lane) drop(w *waiter) {
 	}
 }
 
-// expire ends a call of co, whose deadline has passed: it waits for its turn, or
-// has it.
+// expire ends the call of co whose deadline has passed: it waits for its turn, or
+// has it, unless it was ended before for another reason.
 func (ln *lane) expire(co *loop.Coro) {
 	for w := ln.first; w != nil; w = w.next {
 		if w.co == co {
@@ -246,6 +247,9 @@ func (ln *lane) expire(co *loop.Coro) {
 			co.Wake()
 			return
 		}
+	}
+	if ln.holder != co {
+		return
 	}
 	ln.expired = true
 	if ln.op.InFlight() {

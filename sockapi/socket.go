@@ -335,4 +335,6 @@ func (s *Socket) inUse() error {
 }
 
 // busy reports whether calls are in progress, or the loop receives ahead.
-func (s *Socket) busy() bool { return s.in.busy || s.out.busy || s.ahead&aheadOn != 0 }
+func (s *Socket) busy() bool {
+	return s.in.holder != nil || s.out.holder != nil || s.ahead&aheadOn != 0
+}

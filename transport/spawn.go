@@ -72,10 +72,11 @@ func (s *spawnSpec) explain(program string, err error) error {
 	if s.sys.Setpgid {
 		with = append(with, fmt.Sprintf("in process group %d", s.sys.Pgid))
 	}
+	name := s.program
 	if len(with) > 0 {
-		err = fmt.Errorf("%w (%s)", err, strings.Join(with, ", "))
+		name += " (" + strings.Join(with, ", ") + ")"
 	}
-	return &fs.PathError{Op: "exec", Path: s.program, Err: err}
+	return &fs.PathError{Op: "exec", Path: name, Err: err}
 }
 
 func underlying(err error) error {
