@@ -23,7 +23,7 @@ type operation struct {
 // is refused before anything is submitted, because the completion would wake the
 // task from some other wait.
 func (o *operation) perform(co *loop.Coro) error {
-	if err := co.CheckCurrent("a wait for " + o.op.Code.String()); err != nil {
+	if err := co.CheckCurrent(o.op.Code.String()); err != nil {
 		return err
 	}
 	o.co, o.done, o.cancelled = co, false, false
