@@ -37,7 +37,7 @@ type DatagramOptions struct {
 	// packets (SO_REUSEPORT).
 	ReusePort bool
 	// AllowBroadcast allows to send to broadcast addresses (SO_BROADCAST).
-	// RemoteAddr is then checked but not connected to.
+	// RemoteAddr is then where packets go, but is not connected to.
 	AllowBroadcast bool
 	// Sock is a datagram socket, instead of all other options. It belongs to the
 	// transport as soon as the arguments are accepted.
@@ -81,6 +81,7 @@ func (o *DatagramOptions) create(co *loop.Coro, factory func() DatagramProtocol)
 		return nil, nil, invalid("the protocol factory returned nil")
 	}
 	t := newDatagram(co.Loop(), s.fd, s.family, s.remote, p)
+	t.target = s.target
 	t.sock, t.early = s.sock, s.early
 	t.soon(t.begin)
 	if err := loop.Sleep(co, 0); err != nil {
@@ -143,6 +144,7 @@ type datagramSocket struct {
 	fd, family int
 	sock       *sockapi.Socket // the owner of the descriptor, or nil
 	remote     Addr
+	target     Addr
 	early      sockapi.Received
 }
 
@@ -321,7 +323,11 @@ func (o *DatagramOptions) setUp(co *loop.Coro, s *datagramSocket, p *addrPair) e
 			return err
 		}
 	}
-	if p.addr[1] == nil || o.AllowBroadcast {
+	switch {
+	case p.addr[1] == nil:
+		return nil
+	case o.AllowBroadcast:
+		s.target = addrOf(p.addr[1])
 		return nil
 	}
 	s.remote = addrOf(p.addr[1])

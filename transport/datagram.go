@@ -36,6 +36,7 @@ type datagram struct {
 	view    *TransportSocket
 	local   Addr
 	remote  Addr             // of a connected socket
+	target  Addr             // where all packets go though the socket is not connected
 	early   sockapi.Received // from before there was a transport
 	marks   waterMarks
 	recv    backend.Op
@@ -185,8 +186,12 @@ func (t *datagram) failure(op string, addr Addr, errno syscall.Errno) error {
 // errorReceived tells the protocol of an error with which the endpoint goes on.
 func (t *datagram) errorReceived(err error) {
 	if !t.ended {
-		t.callOrEnd(t.end, "ErrorReceived", t, t.proto, func() { t.proto.ErrorReceived(err) })
+		t.tellError(err)
 	}
+}
+
+func (t *datagram) tellError(err error) {
+	t.callOrEnd(t.end, "ErrorReceived", t, t.proto, func() { t.proto.ErrorReceived(err) })
 }
 
 // SendTo queues a packet.
@@ -220,7 +225,7 @@ func (t *datagram) SendTo(p []byte, addr Addr) error {
 }
 
 // address writes where a packet goes: nowhere in particular if the socket is
-// connected.
+// connected. An endpoint that was made for one address sends to no other.
 func (t *datagram) address(to *backend.Addr, addr Addr) error {
 	switch {
 	case t.remote.IsValid():
@@ -229,10 +234,16 @@ func (t *datagram) address(to *backend.Addr, addr Addr) error {
 			return invalid("the endpoint is connected to %v", t.remote)
 		}
 		return nil
+	case !addr.IsValid() && t.target.IsValid():
+		addr = t.target
 	case !addr.IsValid():
 		return invalid("the endpoint is not connected and no address is given")
 	}
-	return rawAddr(to, addr, t.family)
+	err := rawAddr(to, addr, t.family)
+	if err == nil && t.target.IsValid() && addrOf(to) != t.target {
+		err = invalid("the endpoint sends to %v", t.target)
+	}
+	return err
 }
 
 // sendNow sends p without a copy if that is possible at once.
@@ -251,11 +262,15 @@ func (t *datagram) sendNow(p []byte, pkt *packet) bool {
 }
 
 // failedNow tells the protocol, once SendTo has returned, that a packet was not
-// sent.
+// sent; also if the endpoint was closed meanwhile, before ConnectionLost.
 func (t *datagram) failedNow(pkt *packet, errno syscall.Errno) {
 	if errno != 0 {
 		err := t.sendFailure(pkt, errno)
-		t.soon(func() { t.errorReceived(err) })
+		t.soon(func() {
+			if t.proto != nil {
+				t.tellError(err)
+			}
+		})
 	}
 }
 

@@ -634,17 +634,37 @@ func TestAllowBroadcastSuppressesConnectingAndTheAliasWorks(t *testing.T) {
 		if peer, _ := p.t.ExtraInfo(ExtraPeerName); peer != nil {
 			t.Errorf("connected to %v", peer)
 		}
-		if err := p.t.SendTo(nil, Addr{}); !errors.Is(err, loop.ErrInvalidArgument) {
-			t.Errorf("without an address: %v", err)
+		if err := p.t.SendTo(nil, q.addr(t)); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("to another address: %v", err)
 		}
 		p.send(t, "hello everybody", everybody)
 		listener.untilGot(t, co, "hello everybody")
+		p.send(t, "as always", Addr{})
+		listener.untilGot(t, co, "hello everybody", "as always")
 		q.send(t, "not allowed", everybody)
 		until(t, co, "an error is received", func() bool { return len(q.errs) == 1 })
 		if err := q.errs[0]; !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "255.255.255.255:") {
 			t.Errorf("a broadcast without permission: %v", err)
 		}
 		finish(t, co, p, q, listener)
+	})
+}
+
+func TestAPacketThatFailsIsToldOfAlsoIfTheEndpointIsClosedAtOnce(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		q := endpoint(t, co, DatagramOptions{Family: unix.AF_UNIX})
+		check(t, p.t.SendTo(make([]byte, 70000), p.addr(t)))
+		p.t.Close()
+		check(t, q.t.SendTo([]byte("x"), sockapi.UnixAddr(filepath.Join(t.TempDir(), "nobody"))))
+		q.t.Close()
+		check(t, p.untilLost(t, co))
+		check(t, q.untilLost(t, co))
+		for e, want := range map[*datagramDiary]syscall.Errno{p: syscall.EMSGSIZE, q: syscall.ENOENT} {
+			if len(e.errs) != 1 || !errors.Is(e.errs[0], want) {
+				t.Errorf("the errors are %v, want %v", e.errs, want)
+			}
+		}
 	})
 }
 
