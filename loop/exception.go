@@ -140,9 +140,7 @@ func (l *Loop) callbackPanicked(r any, h Handle) {
 		Exception:       &PanicError{Value: r, Stack: debug.Stack()},
 		HandleTraceback: h.debug.trace(),
 		SourceTraceback: h.debug.trace(),
-	}
-	if h != (Handle{}) {
-		c.Handle = h
+		Handle:          h,
 	}
 	l.CallExceptionHandler(c)
 }

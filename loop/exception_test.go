@@ -456,6 +456,32 @@ func TestAReportDescribesTheCallbackThatFailedInDebugMode(t *testing.T) {
 	})
 }
 
+func TestAReportOfACallbackOfAnyKindHasAHandle(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		boom := func() { panic("x") }
+		f := CreateFuture[int](l)
+		_ = f.SetResult(0)
+		f.AddDoneCallback(func(AnyFuture) { boom() })
+		if _, err := l.CallSoon(boom); err != nil {
+			t.Fatal(err)
+		}
+		a, b := socketPair(t)
+		send(t, b, "x")
+		addReader(t, l, a, func() { l.Stop(); boom() })
+		runLoop(t, l)
+		if len(*reports) != 3 {
+			t.Fatalf("%d reports", len(*reports))
+		}
+		for _, c := range *reports {
+			if c.Handle == nil || c.Handle.String() != "<Handle>" {
+				t.Errorf("the handle of %q is %v", c.Message, c.Handle)
+			}
+		}
+		removeReader(t, l, a)
+	})
+}
+
 func TestDebugModeKnowsDoneCallbacks(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		log, reports := logTo(l), collectReports(l)
