@@ -37,8 +37,37 @@ type running struct {
 	addr     string
 	tls      bool
 	upstream *net.TCPListener
-	log      chan string // what is said about the connections that are over
-	stop     func() int  // stops it and returns the exit status
+	log      *ended
+	stop     func() int // stops it and returns the exit status
+}
+
+// ended is what a proxy has said about connections that are over. It takes any
+// number: a proxy whose log nobody reads stands still.
+type ended struct {
+	mu    sync.Mutex
+	lines []string
+	more  chan struct{} // has a value when there may be a line
+}
+
+func (e *ended) add(line string) {
+	e.mu.Lock()
+	e.lines = append(e.lines, line)
+	e.mu.Unlock()
+	select {
+	case e.more <- struct{}{}:
+	default:
+	}
+}
+
+// next removes the oldest line and returns it.
+func (e *ended) next() (line string, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.lines) == 0 {
+		return "", false
+	}
+	line, e.lines = e.lines[0], e.lines[1:]
+	return line, true
 }
 
 // forEachBackend runs a test against a proxy on every backend.
@@ -71,7 +100,7 @@ func start(t *testing.T, args ...string) *running {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
-	p := &running{t: t, upstream: ln, log: make(chan string, 1000)}
+	p := &running{t: t, upstream: ln, log: &ended{more: make(chan struct{}, 1)}}
 	ctx, cancel := context.WithCancel(context.Background())
 	stderrR, stderrW := io.Pipe()
 	status := make(chan int, 1)
@@ -92,7 +121,7 @@ func start(t *testing.T, args ...string) *running {
 	drained.Go(func() {
 		for lines.Scan() {
 			if strings.HasPrefix(lines.Text(), "proxy: client ") {
-				p.log <- lines.Text()
+				p.log.add(lines.Text())
 			}
 		}
 	})
@@ -149,12 +178,16 @@ func (p *running) accept() *net.TCPConn {
 // said returns what the proxy says when the next connection is over.
 func (p *running) said() string {
 	p.t.Helper()
-	select {
-	case line := <-p.log:
-		return line
-	case <-time.After(patience):
-		p.t.Fatal("the connection is not over")
-		return ""
+	limit := time.After(patience)
+	for {
+		if line, ok := p.log.next(); ok {
+			return line
+		}
+		select {
+		case <-p.log.more:
+		case <-limit:
+			p.t.Fatal("the connection is not over")
+		}
 	}
 }
 
