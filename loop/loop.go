@@ -200,6 +200,11 @@ func (l *Loop) CallSoonThreadsafeContext(ctx *Context, fn func()) (Handle, error
 	if l.debug.Load() {
 		cb.debug = l.originOf(fn)
 	}
+	return l.post(cb)
+}
+
+// post hands a callback to the loop's thread.
+func (l *Loop) post(cb *callback) (Handle, error) {
 	l.mu.Lock()
 	if l.closed.Load() {
 		l.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ type signalHandler struct {
 	ch  chan os.Signal
 	fn  func() // nil when removed
 	ctx *Context
+	// debug describes fn, in debug mode. It is read by the forwarding goroutine.
+	debug atomic.Pointer[origin]
 }
 
 // pendingSignals is how many deliveries may wait for the forwarding goroutine;
@@ -61,6 +64,9 @@ func (l *Loop) AddSignalHandler(sig syscall.Signal, fn func()) error {
 		go h.forward()
 	}
 	h.fn, h.ctx = fn, l.scope.copy()
+	if l.debug.Load() {
+		h.debug.Store(l.originOf(fn))
+	}
 	return nil
 }
 
@@ -86,7 +92,8 @@ func (l *Loop) RemoveSignalHandler(sig syscall.Signal) (bool, error) {
 // forward posts what the process receives to the loop.
 func (h *signalHandler) forward() {
 	for range h.ch {
-		if _, err := h.l.CallSoonThreadsafe(h.call); err != nil {
+		cb := &callback{loop: h.l, fn: h.call, shared: new(atomic.Int32), debug: h.debug.Load()}
+		if _, err := h.l.post(cb); err != nil {
 			return // the loop is closed
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -258,6 +259,27 @@ func TestAPanicInASignalHandlerIsReported(t *testing.T) {
 		runLoop(t, l)
 		if len(reported) != 1 || reported[0].Error() != "panic: broken handler" {
 			t.Errorf("reported: %v", reported)
+		}
+	})
+}
+
+func TestDebugModeDescribesASignalHandlerAndNotTheLibrary(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		tap := newTap(t, syscall.SIGUSR1)
+		l.SetDebug(true)
+		l.SetSlowCallbackDuration(time.Nanosecond)
+		log, reports := logTo(l), collectReports(l)
+		addSignal(t, l, syscall.SIGUSR1, func() { l.Stop(); panic("broken handler") })
+		tap.kill(t, syscall.SIGUSR1)
+		runLoop(t, l)
+		if len(*reports) != 1 {
+			t.Fatalf("%d reports", len(*reports))
+		}
+		if s := (*reports)[0].Handle.String(); !strings.Contains(s, "TestDebugMode") || !strings.Contains(s, "signals_test.go:") {
+			t.Errorf("the report has %s", s)
+		}
+		if s := log.String(); !strings.Contains(s, "Executing "+(*reports)[0].Handle.String()) {
+			t.Errorf("the log of slow callbacks is %s", s)
 		}
 	})
 }
