@@ -87,11 +87,11 @@ func (l *Loop) RemoveReader(fd int) (bool, error) { return l.removeWatcher(fd, r
 func (l *Loop) RemoveWriter(fd int) (bool, error) { return l.removeWatcher(fd, writing) }
 
 // ClaimFD makes owner the owner of fd: AddReader and its kin refuse fd with
-// ErrTransportFD until ReleaseFD. It fails with ErrTransportFD if fd has an
-// owner, or watchers. owner is for messages and is printed with %v. It is for
-// packages that submit operations on fd, and costs them nothing to speak of.
-// The error is ErrInvalidArgument for a negative fd or a nil owner. Loop's thread
-// only.
+// ErrTransportFD until ReleaseFD. Watchers that fd has are removed. It fails with
+// ErrTransportFD if fd has an owner. owner is for messages and is printed with %v.
+// It is for packages that submit operations on fd, and costs them nothing to
+// speak of. The error is ErrInvalidArgument for a negative fd or a nil owner.
+// Loop's thread only.
 func (l *Loop) ClaimFD(fd int, owner any) error {
 	if owner == nil {
 		return fmt.Errorf("%w: fd %d has no owner", ErrInvalidArgument, fd)
@@ -99,8 +99,13 @@ func (l *Loop) ClaimFD(fd int, owner any) error {
 	if err := l.checkFD(fd); err != nil {
 		return err
 	}
-	if l.watches.fds[fd] != nil {
-		return fmt.Errorf("fd %d: %w: it is watched by AddReader or AddWriter", fd, ErrTransportFD)
+	if d := l.watches.fds[fd]; d != nil {
+		for _, w := range d.watchers {
+			if w != nil {
+				w.unlink()
+				w.remove()
+			}
+		}
 	}
 	for fd >= len(l.watches.owners) {
 		l.watches.owners = append(l.watches.owners, nil)

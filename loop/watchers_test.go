@@ -299,7 +299,29 @@ func TestADescriptorOfATransportIsRefused(t *testing.T) {
 		l.ReleaseFD(-1)
 		l.ReleaseFD(1 << 20)
 		addReader(t, l, a, func() {})
-		wantErr(t, "ClaimFD of a watched fd", l.ClaimFD(a, "another"), ErrTransportFD)
+		removeReader(t, l, a)
+	})
+}
+
+func TestWhoClaimsADescriptorEndsItsWatchers(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		addReader(t, l, a, func() { t.Error("the reader was called") })
+		addWriter(t, l, a, func() { t.Error("the writer was called") })
+		if err := l.ClaimFD(a, "the transport"); err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, "AddReader", l.AddReader(a, func() {}), ErrTransportFD)
+		runOnce(t, l)
+		runOnce(t, l)
+		l.ReleaseFD(a)
+		calls := 0
+		addReader(t, l, a, func() { calls++; l.Stop() })
+		runLoop(t, l)
+		if calls != 1 {
+			t.Errorf("%d calls of a new reader", calls)
+		}
 		removeReader(t, l, a)
 	})
 }

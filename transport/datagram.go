@@ -75,7 +75,8 @@ func newDatagram(l *loop.Loop, fd, family int, remote Addr, p DatagramProtocol) 
 	}
 	t.SetProtocol(p)
 	openSetOf(l)[t] = struct{}{}
-	// It fails only for a descriptor that the caller is watching.
+	// It fails only for a descriptor that has an owner, and sockets that have one are
+	// not adopted.
 	_ = l.ClaimFD(fd, t)
 	return t
 }

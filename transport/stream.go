@@ -78,7 +78,8 @@ func newStream(sh *shared, fd int32, p Protocol, ctx *loop.Context, srv *Server)
 	s.op.Receiver = s
 	s.SetProtocol(p)
 	s.list().add(s)
-	// It fails only for a descriptor that the caller is watching.
+	// It fails only for a descriptor that has an owner, and sockets that have one are
+	// not adopted.
 	_ = sh.loop.ClaimFD(int(fd), s)
 	return s
 }

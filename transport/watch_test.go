@@ -49,3 +49,40 @@ func TestTheDescriptorOfAnOpenStreamCannotBeWatched(t *testing.T) {
 		})
 	}
 }
+
+// Who adopts a socket takes over from whoever watched it.
+func TestAWatcherEndsWhenATransportAdoptsItsSocket(t *testing.T) {
+	for kind, what := range map[int]string{unix.SOCK_STREAM: "stream", unix.SOCK_DGRAM: "datagram"} {
+		t.Run(what, func(t *testing.T) {
+			inTask(t, func(t *testing.T, co *loop.Coro) {
+				l := co.Loop()
+				ours, theirs, err := sockapi.Pair(kind)
+				check(t, err)
+				defer theirs.Close()
+				fd := ours.Fd()
+				watched := func() { t.Error("a watcher was called") }
+				check(t, l.AddReader(fd, watched))
+				check(t, l.AddWriter(fd, watched))
+				p := &recorder{}
+				var end func()
+				if kind == unix.SOCK_STREAM {
+					tr, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+					check(t, err)
+					end = tr.Abort
+				} else {
+					tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &BaseDatagramProtocol{} }, &DatagramOptions{Sock: ours})
+					check(t, err)
+					end = tr.Abort
+				}
+				if err := l.AddReader(fd, watched); !errors.Is(err, loop.ErrTransportFD) {
+					t.Errorf("AddReader: %v", err)
+				}
+				err = sockapi.SendAll(co, theirs, []byte("x"))
+				check(t, err)
+				turns(t, co)
+				end()
+				turns(t, co)
+			})
+		})
+	}
+}
