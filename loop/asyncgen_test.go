@@ -391,3 +391,21 @@ func TestAGeneratorThatNobodyRefersToIsClosed(t *testing.T) {
 		wantErr(t, "yield", <-closed, ErrGeneratorExit)
 	})
 }
+
+func TestTheTaskFactoryIsNotToldOfAGenerator(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		told := 0
+		l.SetTaskFactory(func(AnyTask, *TaskOptions) error { told++; return nil })
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error { return yield(1) })
+		runMain(t, l, func(co *Coro) error {
+			_, _, err := g.Next(co)
+			if n := len(l.AllTasks()); n != 1 {
+				t.Errorf("%d tasks", n)
+			}
+			return errors.Join(err, g.AClose(co))
+		})
+		if told != 1 {
+			t.Errorf("the factory was told of %d tasks, there is one", told)
+		}
+	})
+}

@@ -104,7 +104,21 @@ func (l *Loop) Go(fn func(co *Coro) error) *Task[struct{}] {
 	return t
 }
 
-// start hands a new task to the task factory, or schedules it.
+// GoInner makes a task that is a part of something larger, as a handshake is of
+// a connection, and begins it at once if the loop is running. It is not the
+// application's: the task factory is not told, AllTasks does not list it, and
+// nothing is reported when the loop is closed before it has ended. name is for
+// the report of its panic; ctx is TaskOptions.Context. It is for packages that
+// are built on the loop.
+func (l *Loop) GoInner(name string, ctx *Context, fn func(co *Coro) error) *Task[struct{}] {
+	t := &Task[struct{}]{}
+	t.inner, t.quiet = true, true
+	t.body = fn
+	l.start(&t.task, t, &TaskOptions{Name: name, Context: ctx, EagerStart: true})
+	return t
+}
+
+// start hands a new task to the task factory, and schedules it.
 func (l *Loop) start(t *task, self AnyTask, opts *TaskOptions) {
 	var o TaskOptions
 	if opts != nil {
@@ -121,7 +135,7 @@ func (l *Loop) start(t *task, self AnyTask, opts *TaskOptions) {
 	if err == nil && t.body == nil {
 		err = fmt.Errorf("%w: the task's function is nil", ErrInvalidArgument)
 	}
-	if err == nil && l.taskFactory != nil {
+	if err == nil && l.taskFactory != nil && !t.inner {
 		given := o.Context
 		if err = l.taskFactory(self, &o); err == nil {
 			t.label = o.Name
@@ -465,7 +479,7 @@ func (l *Loop) AllTasks() []AnyTask {
 	return all
 }
 
-// TaskFactory is told of every new task before it is scheduled. It may change
+// TaskFactory is told of every new task of the application before it is scheduled. It may change
 // opts, and keep or wrap what it wants to know of the task; an error ends the
 // task with it.
 type TaskFactory func(t AnyTask, opts *TaskOptions) error

@@ -56,31 +56,44 @@ type race struct {
 // the delay has passed since that was started; the first success cancels the
 // others. It returns what that returned, or the errors of all attempts, in their
 // order; a cancellation of the task is the last error. What an attempt has
-// returned too late is given to abandon.
+// returned too late is given to abandon. When it returns, every attempt has
+// ended.
 func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop.Coro, int) (int, error), abandon func(int)) (int, []error) {
 	r := &race{attempt: attempt, abandon: abandon, errs: make([]error, n), winner: -1, hurry: true}
 	r.changed.what = "one of several connection attempts"
-	defer r.stop()
-	for r.winner < 0 {
-		if r.started == n && r.running == 0 {
-			return -1, r.errs
-		}
+	err := r.untilWon(co, delay)
+	if last := r.stop(co); last != nil {
+		err = last
+	}
+	if err == nil && r.winner >= 0 {
+		return r.winner, nil
+	}
+	if err == nil {
+		return -1, r.errs
+	}
+	if r.winner >= 0 {
+		abandon(r.winner)
+	}
+	return -1, append(r.errs[:r.started], err)
+}
+
+// untilWon starts attempts until one has succeeded or all have failed.
+func (r *race) untilWon(co *loop.Coro, delay time.Duration) error {
+	n := len(r.errs)
+	for r.winner < 0 && (r.started < n || r.running > 0) {
 		if r.hurry && r.started < n {
 			timer, err := r.start(co, delay)
 			if err != nil {
-				return -1, append(r.errs[:r.started], err)
+				return err
 			}
 			defer timer.Cancel()
 			continue
 		}
 		if err := r.changed.wait(co); err != nil {
-			if r.winner >= 0 {
-				abandon(r.winner)
-			}
-			return -1, []error{err}
+			return err
 		}
 	}
-	return r.winner, nil
+	return nil
 }
 
 // start begins the next attempt and the delay before the one after.
@@ -89,17 +102,10 @@ func (r *race) start(co *loop.Coro, delay time.Duration) (loop.TimerHandle, erro
 	r.hurry = false
 	r.started++
 	r.running++
-	// A task factory may run the attempt here, or refuse it.
-	task := co.Loop().Go(func(co *loop.Coro) error {
+	r.tasks = append(r.tasks, co.Loop().GoInner("connection attempt", nil, func(co *loop.Coro) error {
 		r.run(co, i)
 		return nil
-	})
-	r.tasks = append(r.tasks, task)
-	if task.Done() && r.errs[i] == nil {
-		if _, err := task.Result(); err != nil {
-			r.ended(i, err)
-		}
-	}
+	}))
 	return co.Loop().CallLater(delay, func() { r.next(i) })
 }
 
@@ -135,10 +141,18 @@ func (r *race) ended(i int, err error) {
 	r.changed.wake()
 }
 
-// stop ends the attempts that are under way.
-func (r *race) stop() {
+// stop ends the attempts that are under way and waits for their ends. The error
+// is that of the wait, which a cancellation does not cut short.
+func (r *race) stop(co *loop.Coro) error {
 	r.over = true
 	for _, t := range r.tasks {
 		t.Cancel("")
 	}
+	var err error
+	for r.running > 0 && !co.Loop().IsClosed() {
+		if werr := r.changed.wait(co); werr != nil {
+			err = werr
+		}
+	}
+	return err
 }

@@ -170,9 +170,63 @@ func TestCancellingTheRaceInTheTurnOfASuccessAbandonsIt(t *testing.T) {
 	})
 }
 
-func TestTheRaceWorksWithEagerTasks(t *testing.T) {
+func TestTheRaceEndsAfterItsLosers(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		cancel bool // the race, while it waits for the loser
+		late   bool // the loser connects nevertheless
+	}{{what: "won"}, {what: "won and cancelled", cancel: true}, {what: "won twice", late: true}, {"won twice and cancelled", true, true}} {
+		t.Run(c.what, func(t *testing.T) {
+			inTask(t, func(t *testing.T, co *loop.Coro) {
+				holds, release := false, loop.CreateFuture[struct{}](co.Loop())
+				var abandoned []int
+				ended := false
+				attempt := func(co *loop.Coro, i int) (int, error) {
+					if i == 1 {
+						return 1, nil
+					}
+					err := loop.Sleep(co, never)
+					holds = true
+					_, herr := release.Await(co)
+					check(t, herr)
+					ended = true
+					if c.late {
+						err = nil
+					}
+					return 0, err
+				}
+				racing := loop.CreateTask(co.Loop(), func(co *loop.Coro) (int, error) {
+					fd, errs := staggeredRace(co, 2, time.Millisecond, attempt, func(fd int) { abandoned = append(abandoned, fd) })
+					if !ended {
+						t.Error("an attempt is still under way")
+					}
+					return fd, errors.Join(errs...)
+				}, nil)
+				until(t, co, "the loser is cancelled", func() bool { return holds })
+				if c.cancel {
+					racing.Cancel("")
+				}
+				turns(t, co)
+				check(t, release.SetResult(struct{}{}))
+				fd, err := racing.Await(co)
+				want := []int{}
+				if c.late {
+					want = append(want, 0)
+				}
+				if c.cancel {
+					want = append(want, 1)
+				}
+				if c.cancel != errors.Is(err, loop.ErrCancelled) || !c.cancel && (fd != 1 || err != nil) || fmt.Sprint(abandoned) != fmt.Sprint(want) {
+					t.Errorf("the race ended with %d, %v, abandoned %v, want %v", fd, err, abandoned, want)
+				}
+			})
+		})
+	}
+}
+
+func TestTheTaskFactoryIsNotToldOfAttempts(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
-		co.Loop().SetTaskFactory(loop.EagerTaskFactory)
+		co.Loop().SetTaskFactory(func(loop.AnyTask, *loop.TaskOptions) error { return errors.New("no more tasks") })
 		defer co.Loop().SetTaskFactory(nil)
 		for fails := range 3 {
 			a := newAttempts(co.Loop(), 2)
@@ -187,18 +241,6 @@ func TestTheRaceWorksWithEagerTasks(t *testing.T) {
 			if fails < 2 && (got != fails || errs != nil) || fails == 2 && fmt.Sprint(errs) != "[refused refused]" {
 				t.Errorf("after %d failures: %d, %v", fails, got, errs)
 			}
-		}
-	})
-}
-
-func TestATaskFactoryThatRefusesAnAttemptIsItsError(t *testing.T) {
-	inTask(t, func(t *testing.T, co *loop.Coro) {
-		refused := errors.New("no more tasks")
-		co.Loop().SetTaskFactory(func(loop.AnyTask, *loop.TaskOptions) error { return refused })
-		defer co.Loop().SetTaskFactory(nil)
-		a := newAttempts(co.Loop(), 2)
-		if _, errs := a.race(co, never); len(errs) != 2 || errs[0] != refused || errs[1] != refused {
-			t.Errorf("the errors are %v", errs)
 		}
 	})
 }

@@ -78,14 +78,10 @@ func (s *tlsStream) shakeOn() {
 		h.co.Resume()
 	case !h.awaited && !h.running:
 		h.running = true
-		task := loop.CreateTask(s.loop, func(co *loop.Coro) (struct{}, error) {
+		s.loop.GoInner("TLS handshake", s.ctx, func(co *loop.Coro) error {
 			s.shakeHands(co)
-			return struct{}{}, nil
-		}, &loop.TaskOptions{Name: "TLS handshake", Context: s.ctx, EagerStart: true})
-		if task.Done() && s.state == tlsHandshake { // refused by the task factory
-			_, err := task.Result()
-			s.settle(err)
-		}
+			return nil
+		})
 	}
 }
 
