@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/unixgram"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
@@ -50,6 +51,7 @@ type datagram struct {
 	queue   packetQueue
 	named   *namedSends // of a Unix socket that is not connected, or nil
 	drops   int
+	atEnd   bool // EndTurn will be called
 	// started is set when reading may begin, keeping when kept is to be
 	// delivered, ended when ConnectionLost is queued or was called.
 	started, paused, keeping, closing, ended bool
@@ -218,11 +220,56 @@ func (t *datagram) SendTo(p []byte, addr Addr) error {
 	}
 	pkt.data = append(pkt.data[:0], p...)
 	t.queue.push(pkt)
-	if t.queue.first == pkt {
-		t.next()
+	t.sendSoon()
+	return nil
+}
+
+// sendSoon sees to it that the queue is sent: at once if it is more than the high
+// water mark, so that the protocol is paused only for what the kernel does not
+// take, else at the end of the turn.
+func (t *datagram) sendSoon() {
+	switch {
+	case t.queue.first == nil, t.send.InFlight():
+	case t.named != nil:
+		t.named.later()
+	default:
+		if t.queue.size > t.marks.high {
+			t.flush()
+		}
+		if !t.atEnd {
+			t.atEnd = true
+			t.loop.AtTurnEnd(t)
+		}
 	}
 	t.checkMarks()
-	return nil
+}
+
+// EndTurn sends what was queued in this turn; it implements loop.TurnEnder. A
+// single packet goes to the kernel together with what else the loop has for it;
+// of several, the backend would send one in a turn.
+func (t *datagram) EndTurn() {
+	t.atEnd = false
+	if t.ended || t.send.InFlight() {
+		return
+	}
+	if t.queue.first != t.queue.last {
+		t.flush()
+	}
+	defer t.loseIfSent() // also after a runtime.Goexit in the callback
+	t.next()
+	t.checkMarks()
+}
+
+// flush sends what the kernel takes at once.
+func (t *datagram) flush() {
+	for p := t.queue.first; p != nil; p = t.queue.first {
+		_, errno := unixgram.Send(t.fd, p.data, &p.to)
+		if errno == syscall.EAGAIN {
+			return
+		}
+		t.failedNow(p, errno)
+		t.queue.put(t.queue.pop())
+	}
 }
 
 // address writes where a packet goes: nowhere in particular if the socket is
@@ -307,7 +354,11 @@ func (t *datagram) sent(errno syscall.Errno) {
 		t.next()
 		return
 	}
-	defer t.next() // also after a runtime.Goexit in the callback
+	defer func() { // also after a runtime.Goexit in the callback
+		if !t.ended {
+			t.sendSoon()
+		}
+	}()
 	t.sentFirst(errno)
 }
 
@@ -482,7 +533,9 @@ func (t *datagram) SetWriteBufferLimits(high, low int) error {
 	if err := t.marks.set(high, low); err != nil {
 		return err
 	}
-	t.checkMarks()
+	if !t.ended {
+		t.sendSoon()
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -391,6 +392,51 @@ func TestTheProtocolIsPausedAboveTheHighWaterMarkAndResumedAtTheLow(t *testing.T
 			t.Errorf("low above high: %v", err)
 		}
 		finish(t, co, a, b)
+	})
+}
+
+func TestTheProtocolIsPausedOnlyForWhatTheKernelDoesNotTake(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		var want []string
+		send := func(s string) {
+			want = append(want, s)
+			a.send(t, s, b.addr(t))
+		}
+		send("before")
+		check(t, a.t.SetWriteBufferLimits(0, 0))
+		for i := range 10 {
+			send(strconv.Itoa(i))
+		}
+		if n := a.t.WriteBufferSize(); n != 0 {
+			t.Errorf("%d bytes are queued", n)
+		}
+		b.untilGot(t, co, want...)
+
+		check(t, a.t.SetWriteBufferLimits(-1, -1))
+		full := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}) // the kernel drops what it has no room for
+		check(t, full.t.PauseReading())
+		for range 1000 {
+			a.send(t, strings.Repeat("x", 100), full.addr(t))
+		}
+		a.untilSent(t, co)
+		a.want(t, "made")
+		finish(t, co, a, b, full)
+	})
+}
+
+func TestSeveralPacketsOfATurnGoOutInItsEndInOrder(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		var want []string
+		for i := range 20 {
+			want = append(want, strconv.Itoa(i))
+			a.send(t, want[i], b.addr(t))
+		}
+		a.t.Close()
+		a.untilLost(t, co)
+		b.untilGot(t, co, want...)
+		finish(t, co, b)
 	})
 }
 

@@ -41,6 +41,9 @@ func (s *stream) SetWriteBufferLimits(high, low int) error {
 	}
 	s.rarely().marks = m
 	s.flags |= flagMarks
+	if s.out != nil {
+		s.wrote()
+	}
 	if s.flags&flagLost == 0 {
 		s.checkMarks()
 	}

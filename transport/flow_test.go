@@ -84,6 +84,25 @@ func TestChangingTheMarksPausesAndResumesAtOnce(t *testing.T) {
 	})
 }
 
+func TestLowerMarksPauseOnlyForWhatTheKernelDoesNotTake(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		check(t, tr.Write([]byte("ab")))
+		check(t, tr.SetWriteBufferLimits(0, 0))
+		check(t, tr.Write([]byte("c")))
+		if n := tr.WriteBufferSize(); n != 0 {
+			t.Errorf("%d bytes are buffered", n)
+		}
+		if got := receive(t, co, peer, 3); string(got) != "abc" {
+			t.Errorf("got %q", got)
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "lost")
+	})
+}
+
 func TestResumeWritingMayWriteToAnotherTransport(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p, q := &recorder{}, &recorder{}

@@ -102,8 +102,16 @@ func (t *writePipe) mayWrite(n int) (drop bool, err error) {
 	return true, nil
 }
 
-// wrote arranges for the queue to be written.
+// wrote arranges for the queue to be written: at once if it is more than the high
+// water mark, so that the protocol is paused only for what the kernel does not
+// take, else at the end of the turn.
 func (t *writePipe) wrote() {
+	if t.ended {
+		return
+	}
+	if !t.write.InFlight() && t.WriteBufferSize() > t.marks.high {
+		t.writeNow()
+	}
 	if !t.write.InFlight() && !t.atEnd {
 		t.atEnd = true
 		t.loop.AtTurnEnd(t)
@@ -114,14 +122,23 @@ func (t *writePipe) wrote() {
 // EndTurn writes what was queued in this turn; it implements loop.TurnEnder.
 func (t *writePipe) EndTurn() {
 	t.atEnd = false
-	t.next()
+	t.written()
 }
 
 // next submits a write if there is something to write and none is in flight.
 func (t *writePipe) next() {
-	if t.ended || t.write.InFlight() {
+	if t.ended || t.write.InFlight() || !t.load() {
 		return
 	}
+	t.write.Buf = t.flying
+	if err := t.loop.Submit(&t.write); err != nil {
+		t.end(err)
+	}
+}
+
+// load makes what is queued the next to be written, when all before it is
+// written. It reports whether there is something to write.
+func (t *writePipe) load() bool {
 	if len(t.flying) == 0 {
 		t.memory, t.queued = t.queued, t.memory[:0]
 		t.flying = t.memory
@@ -129,12 +146,23 @@ func (t *writePipe) next() {
 			t.queued = nil
 		}
 	}
-	if len(t.flying) == 0 {
+	return len(t.flying) > 0
+}
+
+// writeNow writes what the kernel takes at once. Of an error the next write will
+// hear too. Somebody else may have made the file blocking; then nothing is
+// written, for that might take for ever.
+func (t *writePipe) writeNow() {
+	flags, err := unix.FcntlInt(uintptr(t.fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK == 0 {
 		return
 	}
-	t.write.Buf = t.flying
-	if err := t.loop.Submit(&t.write); err != nil {
-		t.end(err)
+	for t.load() {
+		n, err := unix.Write(int(t.fd), t.flying)
+		if err != nil {
+			return
+		}
+		t.flying = t.flying[n:]
 	}
 }
 
@@ -156,7 +184,7 @@ func (t *writePipe) Complete(op *backend.Op, r backend.Result) {
 	}
 }
 
-// written goes on after a write.
+// written goes on after a write, or with the first.
 func (t *writePipe) written() {
 	t.next()
 	t.loseIfWritten()
@@ -246,7 +274,7 @@ func (t *writePipe) SetWriteBufferLimits(high, low int) error {
 	if err := t.marks.set(high, low); err != nil {
 		return err
 	}
-	t.checkMarks()
+	t.wrote()
 	return nil
 }
 

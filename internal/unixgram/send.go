@@ -16,10 +16,14 @@ import (
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
-// Send sends p as one packet from the socket fd to an address (sendto(2)).
-// EAGAIN says that the peer, or the socket's own send buffer, has no room.
+// Send sends p as one packet from the socket fd to an address, or to its peer if
+// that is empty (sendto(2)). It serves all families. EAGAIN says that the peer,
+// or the socket's own send buffer, has no room.
 func Send(fd int32, p []byte, to *backend.Addr) (int, syscall.Errno) {
 	name, size := to.Pointer()
+	if size == 0 {
+		name = nil
+	}
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
 			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
