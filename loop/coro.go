@@ -96,6 +96,15 @@ func (co *Coro) CheckCurrent(what string) error {
 	return nil
 }
 
+// Unhindered reports whether a function that may suspend the task can first try
+// to do without: the task is the one that runs, and is not to be told of a
+// cancellation. It is false in debug mode, where a suspension checks more. It is
+// for packages that wait for I/O.
+func (co *Coro) Unhindered() bool {
+	t := co.t
+	return co.l.current == t && !t.mustCancel && t.worker != nil && !co.l.debug.Load()
+}
+
 func (co *Coro) foreign(what string) error {
 	running := "a callback"
 	if t := co.l.current; t != nil {

@@ -73,6 +73,7 @@ func (s *Socket) leaveLoop() error {
 type home struct {
 	loop    *loop.Loop
 	pool    pool      // what RecvBorrowed lends
+	direct  int       // the size in bytes from which on tasks send at once
 	closing []*Socket // closed during this turn
 	mu      sync.Mutex
 	left    map[*closeOp]bool // left behind, perhaps on another loop's thread
@@ -83,7 +84,10 @@ type homeKey struct{}
 
 // homeOf returns the home on l, whose thread calls it.
 func homeOf(l *loop.Loop) *home {
-	return l.Attached(homeKey{}, func() loop.Attachment { return &home{loop: l, pool: pool{loop: l}, left: map[*closeOp]bool{}} }).(*home)
+	return l.Attached(homeKey{}, func() loop.Attachment {
+		_, direct := l.Backend().DirectSend()
+		return &home{loop: l, pool: pool{loop: l}, direct: direct, left: map[*closeOp]bool{}}
+	}).(*home)
 }
 
 // close lets the loop close the socket at the end of the turn, which is on the

@@ -1,6 +1,8 @@
 package sockapi
 
 import (
+	"syscall"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -27,6 +29,13 @@ func SendAll(co *loop.Coro, s *Socket, p []byte) error {
 
 // sendAll sends while the call has the lane, and returns how much it sent.
 func (s *Socket) sendAll(co *loop.Coro, p []byte) (sent int, err error) {
+	sent, errno := s.sendNow(co, p)
+	switch {
+	case errno != 0:
+		return 0, s.wrap("send", errno)
+	case sent == len(p):
+		return sent, nil
+	}
 	ln := &s.out
 	ln.op.Code, ln.op.FD, ln.op.Flags = backend.OpSend, s.fd, backend.WaitAll
 	for {
@@ -133,6 +142,12 @@ func (s *Socket) sendTo(co *loop.Coro, p []byte, addr Addr) (int, error) {
 		if err := addr.raw(s.Family(), &ext.Addr); err != nil {
 			return 0, s.failTo("sendto", addr, err)
 		}
+	}
+	if n, errno := s.sendToNow(co, p, &ext.Addr); errno != syscall.EAGAIN {
+		if errno != 0 {
+			return 0, s.failTo("sendto", addr, errno)
+		}
+		return n, nil
 	}
 	if s.sendsToNamed(addr) {
 		n, err := s.sendToNamed(co, p, &ext.Addr)

@@ -43,7 +43,8 @@ type sharedKey struct{}
 // sharedOf returns what the transports of l share.
 func sharedOf(l *loop.Loop) *shared {
 	return l.Attached(sharedKey{}, func() loop.Attachment {
-		return &shared{loop: l, directSend: l.Backend().DirectSend()}
+		direct, _ := l.Backend().DirectSend()
+		return &shared{loop: l, directSend: direct}
 	}).(*shared)
 }
 
