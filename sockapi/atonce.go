@@ -26,10 +26,40 @@ func (s *Socket) sendNow(co *loop.Coro, p []byte) (int, syscall.Errno) {
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return s.sentNow(int(n), errno)
+}
+
+// fewBufs is how many slices are sent at once; more would need too much of the
+// stack.
+const fewBufs = 8
+
+// sendNowV is sendNow for the concatenation of bufs.
+func (s *Socket) sendNowV(co *loop.Coro, bufs [][]byte) (int, syscall.Errno) {
+	var iov [fewBufs]unix.Iovec
+	if len(bufs) > len(iov) {
+		return 0, 0
+	}
+	total := 0
+	for i, p := range bufs {
+		iov[i].Base = unsafe.SliceData(p)
+		iov[i].SetLen(len(p))
+		total += len(p)
+	}
+	if total == 0 || !s.sendsAtOnce(co, total) {
+		return 0, 0
+	}
+	msg := unix.Msghdr{Iov: &iov[0]}
+	msg.SetIovlen(len(bufs))
+	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return s.sentNow(int(n), errno)
+}
+
+// sentNow is what has become of an attempt to send at once.
+func (s *Socket) sentNow(n int, errno syscall.Errno) (int, syscall.Errno) {
 	switch errno {
 	case 0:
 		s.tries++
-		return int(n), 0
+		return n, 0
 	case syscall.EAGAIN, syscall.EINTR:
 		return 0, 0
 	}

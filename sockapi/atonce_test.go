@@ -1,6 +1,8 @@
 package sockapi
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"strings"
@@ -17,7 +19,8 @@ var senders = map[string]struct {
 	typ  int
 	send func(co *loop.Coro, s *Socket) error
 }{
-	"SendAll": {unix.SOCK_STREAM, func(co *loop.Coro, s *Socket) error { return SendAll(co, s, []byte("x")) }},
+	"SendAll":  {unix.SOCK_STREAM, func(co *loop.Coro, s *Socket) error { return SendAll(co, s, []byte("x")) }},
+	"SendAllV": {unix.SOCK_STREAM, func(co *loop.Coro, s *Socket) error { return SendAllV(co, s, [][]byte{{}, []byte("x")}) }},
 	"SendTo": {unix.SOCK_DGRAM, func(co *loop.Coro, s *Socket) error {
 		_, err := SendTo(co, s, []byte("x"), Addr{})
 		return err
@@ -113,6 +116,66 @@ func TestATaskThatSendsWithoutEndLetsOthersRun(t *testing.T) {
 		if _, err := receiving.Await(co); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+func TestSlicesArriveInOrderHoweverManyAreSentAtOnce(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, a, []byte(":")); err != nil {
+				return err
+			}
+			want := ":"
+			for _, n := range []int{0, 1, fewBufs - 1, fewBufs, fewBufs + 1, 3 * fewBufs} {
+				bufs := make([][]byte, n)
+				for i := range bufs {
+					part := strings.Repeat(string(rune('a'+i)), i%3)
+					bufs[i] = []byte(part)
+					want += part
+				}
+				if err := SendAllV(co, a, bufs); err != nil {
+					return err
+				}
+			}
+			if err := a.Shutdown(unix.SHUT_WR); err != nil {
+				return err
+			}
+			if got, err := io.ReadAll(NewConn(co, b)); string(got) != want || err != nil {
+				t.Errorf("received %q, %v, want %q", got, err, want)
+			}
+			return nil
+		})
+	})
+}
+
+func TestALargeListOfSlicesIsSentEntirely(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			sum := sha256.New()
+			sending := spawn(co, func(co *loop.Coro) (struct{}, error) {
+				for range 3 {
+					bufs := make([][]byte, fewBufs)
+					for i := range bufs {
+						bufs[i] = bytes.Repeat([]byte{byte(i), 1, 2}, 100_000+i)
+						sum.Write(bufs[i])
+					}
+					if err := SendAllV(co, a, bufs); err != nil {
+						return struct{}{}, err
+					}
+				}
+				return struct{}{}, a.Shutdown(unix.SHUT_WR)
+			})
+			got, err := io.ReadAll(NewConn(co, b))
+			if _, serr := sending.Await(co); err != nil || serr != nil {
+				t.Errorf("receive: %v, send: %v", err, serr)
+			}
+			if sha256.Sum256(got) != [32]byte(sum.Sum(nil)) {
+				t.Errorf("the %d bytes are not those that were sent", len(got))
+			}
+			return nil
+		})
 	})
 }
 

@@ -79,12 +79,16 @@ func SendAllV(co *loop.Coro, s *Socket, bufs [][]byte) error {
 
 // sendAllV sends while the call has the lane.
 func (s *Socket) sendAllV(co *loop.Coro, bufs [][]byte) error {
+	skip, errno := s.sendNowV(co, bufs)
+	if errno != 0 {
+		return s.wrap("send", errno)
+	}
 	ln := &s.out
 	ext := ln.ext()
 	ext.Addr.Len = 0
 	ln.op.Code, ln.op.FD, ln.op.Flags = backend.OpSendMsg, s.fd, backend.WaitAll
 	var err error
-	for skip := 0; ; {
+	for {
 		bufs, skip = advance(bufs, skip)
 		if len(bufs) == 0 {
 			break
