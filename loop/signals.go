@@ -64,9 +64,11 @@ func (l *Loop) AddSignalHandler(sig syscall.Signal, fn func()) error {
 		go h.forward()
 	}
 	h.fn, h.ctx = fn, l.scope.copy()
+	var o *origin
 	if l.debug.Load() {
-		h.debug.Store(l.originOf(fn))
+		o = l.originOf(fn)
 	}
+	h.debug.Store(o)
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 // before it suspends its task: mostly the kernel takes them, and the two switches
 // of a suspension cost more than a system call that is cheap.
 func (s *Socket) sendsAtOnce(co *loop.Coro, n int) bool {
-	return s.home != nil && n >= s.home.direct && s.tries < maxTries && !s.out.expired && co.Unhindered()
+	return s.home != nil && n >= s.home.direct && s.tries < maxTries && s.state < stateClosing && !s.out.expired && co.Unhindered()
 }
 
 // sendNow sends what the kernel takes at once, if that is worth it. It needs

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -104,6 +105,72 @@ func TestTheDescriptorStaysOpenWhileAnOperationHoldsIt(t *testing.T) {
 			}
 			if _, err := waiting.Await(co); !errors.Is(err, ErrSocketClosed) {
 				t.Errorf("the pending receive = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+// The call whose turn it is has not begun yet when the socket is closed.
+func TestACallThatHasJustGotItsTurnDoesNotSendAfterClose(t *testing.T) {
+	for name, c := range senders {
+		t.Run(name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				a, b := pair(t, c.typ)
+				run(t, l, func(co *loop.Coro) error {
+					if err := c.send(co, a); err != nil {
+						return err
+					}
+					if err := a.out.acquire(co); err != nil {
+						return err
+					}
+					late := co.Loop().Go(func(co *loop.Coro) error { return c.send(co, a) })
+					yield(t, co, 2)
+					a.out.release()
+					if err := a.Close(); err != nil {
+						return err
+					}
+					if _, err := late.Await(co); !errors.Is(err, ErrSocketClosed) {
+						t.Errorf("the send = %v", err)
+					}
+					if p, err := Recv(co, b, 10); string(p) != "x" || err != nil {
+						t.Errorf("received %q, %v", p, err)
+					}
+					return nil
+				})
+			})
+		})
+	}
+}
+
+func TestSendfileThatReadsWhenTheSocketIsClosedSendsNoMore(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, a, []byte("x")); err != nil {
+				return err
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			sending := spawn(co, func(co *loop.Coro) (int64, error) { return NewConn(co, a).ReadFrom(r) })
+			yield(t, co, 3)
+			if err := a.Close(); err != nil {
+				return err
+			}
+			if _, err := w.WriteString("late"); err != nil {
+				return err
+			}
+			if err := w.Close(); err != nil {
+				return err
+			}
+			if n, err := sending.Await(co); n != 0 || !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("sent %d, %v", n, err)
+			}
+			if p, err := Recv(co, b, 10); string(p) != "x" || err != nil {
+				t.Errorf("received %q, %v", p, err)
 			}
 			return nil
 		})

@@ -27,13 +27,14 @@ func (n *namedSends) now(p []byte, pkt *packet) bool {
 	return true
 }
 
-// later sends the queue after a pause.
-func (n *namedSends) later() { n.after(n.pause.Next()) }
+// later sends the queue after a pause, unless that is to be done already.
+func (n *namedSends) later() {
+	if !n.waiting {
+		n.after(n.pause.Next())
+	}
+}
 
 func (n *namedSends) after(pause time.Duration) {
-	if n.waiting {
-		return
-	}
 	if _, err := n.t.loop.CallLaterContext(n.t.ctx, pause, n.flush); err != nil {
 		n.t.end(err)
 		return
@@ -46,6 +47,11 @@ func (n *namedSends) after(pause time.Duration) {
 func (n *namedSends) flush() {
 	n.waiting = false
 	t := n.t
+	defer func() { // also after a runtime.Goexit in a callback
+		if t.queue.first != nil && !t.ended && !n.waiting {
+			n.after(0)
+		}
+	}()
 	for range maxDatagramsAtOnce {
 		p := t.queue.first
 		if p == nil || t.ended {
@@ -58,8 +64,5 @@ func (n *namedSends) flush() {
 		}
 		n.pause.Reset()
 		t.sentFirst(errno)
-	}
-	if t.queue.first != nil {
-		n.after(0)
 	}
 }

@@ -425,6 +425,33 @@ func TestTheProtocolIsPausedOnlyForWhatTheKernelDoesNotTake(t *testing.T) {
 	})
 }
 
+// Each attempt makes the pause before the next one longer; a packet that is only
+// queued does not.
+func TestPacketsThatQueueUpForANamedPeerDoNotMakeItsPausesLonger(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		dir := t.TempDir()
+		b := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(filepath.Join(dir, "b"))})
+		check(t, b.t.PauseReading())
+		a := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.UnixAddr(filepath.Join(dir, "a"))})
+		for range 1000 {
+			a.send(t, "x", b.addr(t))
+			if a.t.WriteBufferSize() > 0 {
+				break
+			}
+		}
+		named := a.t.(*datagram).named
+		pause := named.pause
+		for range 10 {
+			a.send(t, "x", b.addr(t))
+		}
+		check(t, a.t.SetWriteBufferLimits(0, 0))
+		if !named.waiting || named.pause != pause {
+			t.Errorf("waiting: %v, the next pause is %v, was %v", named.waiting, named.pause, pause)
+		}
+		finish(t, co, a, b)
+	})
+}
+
 func TestSeveralPacketsOfATurnGoOutInItsEndInOrder(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})

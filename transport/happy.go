@@ -55,12 +55,15 @@ type race struct {
 // staggeredRace runs n attempts. Each starts when the one before has failed or
 // the delay has passed since that was started; the first success cancels the
 // others. It returns what that returned, or the errors of all attempts, in their
-// order; a cancellation of the task is the last error. What an attempt has
-// returned too late is given to abandon. When it returns, every attempt has
-// ended.
+// order, or the error of the task's own wait, such as its cancellation. What an
+// attempt has returned too late is given to abandon. When it returns, every
+// attempt has ended.
 func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop.Coro, int) (int, error), abandon func(int)) (int, []error) {
 	r := &race{attempt: attempt, abandon: abandon, errs: make([]error, n), winner: -1, hurry: true}
 	r.changed.what = "one of several connection attempts"
+	if err := co.CheckCurrent("connect"); err != nil {
+		return -1, []error{err}
+	}
 	err := r.untilWon(co, delay)
 	if last := r.stop(co); last != nil {
 		err = last
@@ -74,7 +77,7 @@ func staggeredRace(co *loop.Coro, n int, delay time.Duration, attempt func(*loop
 	if r.winner >= 0 {
 		abandon(r.winner)
 	}
-	return -1, append(r.errs[:r.started], err)
+	return -1, []error{err}
 }
 
 // untilWon starts attempts until one has succeeded or all have failed.
@@ -142,17 +145,21 @@ func (r *race) ended(i int, err error) {
 }
 
 // stop ends the attempts that are under way and waits for their ends. The error
-// is that of the wait, which a cancellation does not cut short.
+// is that of the wait, which only a cancellation does not cut short.
 func (r *race) stop(co *loop.Coro) error {
 	r.over = true
 	for _, t := range r.tasks {
 		t.Cancel("")
 	}
-	var err error
-	for r.running > 0 && !co.Loop().IsClosed() {
-		if werr := r.changed.wait(co); werr != nil {
-			err = werr
+	var cancelled error
+	for r.running > 0 {
+		err := r.changed.wait(co)
+		if err != nil && !errors.Is(err, loop.ErrCancelled) {
+			return err
+		}
+		if err != nil {
+			cancelled = err
 		}
 	}
-	return err
+	return cancelled
 }

@@ -224,6 +224,47 @@ func TestTheRaceEndsAfterItsLosers(t *testing.T) {
 	}
 }
 
+func TestARaceOfAnotherTaskIsRefused(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		a := newAttempts(co.Loop(), 2)
+		ok[loop.Handle](t)(co.Loop().CallSoon(func() {
+			if _, errs := a.race(co, never); len(errs) != 1 || !errors.Is(errs[0], loop.ErrNotCurrent) {
+				t.Errorf("the errors are %v", errs)
+			}
+		}))
+		turns(t, co)
+		a.want(t, "[]", "[]")
+	})
+}
+
+func TestALoopThatIsClosedAfterTheRaceIsWonEndsItWithAnError(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		a := newAttempts(l, 2)
+		var raceErr error
+		racing := l.Go(func(co *loop.Coro) error {
+			_, errs := a.race(co, never)
+			raceErr = (&ConnectOptions{}).combine(errs)
+			return raceErr
+		})
+		winning := l.Go(func(co *loop.Coro) error {
+			turns(t, co)
+			ok[loop.Handle](t)(l.CallSoon(l.Stop))
+			return a.results[0].SetResult(5) // the attempt goes on in the next turn, the race in the one after
+		})
+		check(t, l.RunForever())
+		check(t, winning.Exception())
+		if racing.Done() {
+			t.Error("the race is over before the loop is closed")
+		}
+		l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+		check(t, l.Close())
+		if !errors.Is(raceErr, loop.ErrLoopClosed) || fmt.Sprint(a.abandoned) != "[5]" {
+			t.Errorf("the race ended with %v, abandoned %v", raceErr, a.abandoned)
+		}
+	})
+}
+
 func TestTheTaskFactoryIsNotToldOfAttempts(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		co.Loop().SetTaskFactory(func(loop.AnyTask, *loop.TaskOptions) error { return errors.New("no more tasks") })

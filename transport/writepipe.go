@@ -149,9 +149,8 @@ func (t *writePipe) load() bool {
 	return len(t.flying) > 0
 }
 
-// writeNow writes what the kernel takes at once. Of an error the next write will
-// hear too. Somebody else may have made the file blocking; then nothing is
-// written, for that might take for ever.
+// writeNow writes what the kernel takes at once. Somebody else may have made the
+// file blocking; then nothing is written, for that might take for ever.
 func (t *writePipe) writeNow() {
 	flags, err := unix.FcntlInt(uintptr(t.fd), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_NONBLOCK == 0 {
@@ -159,7 +158,11 @@ func (t *writePipe) writeNow() {
 	}
 	for t.load() {
 		n, err := unix.Write(int(t.fd), t.flying)
-		if err != nil {
+		var errno syscall.Errno
+		if errors.As(err, &errno) && errno != syscall.EAGAIN && errno != syscall.EINTR {
+			t.end(t.failure(errno))
+		}
+		if n <= 0 {
 			return
 		}
 		t.flying = t.flying[n:]
