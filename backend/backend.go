@@ -31,11 +31,10 @@ type Backend interface {
 	// backend that gains nothing by trying always reports false.
 	Try(op *Op) (Result, bool)
 
-	// DirectSend returns the sizes in bytes from which on a send costs less as a
-	// system call of its own than when it is submitted together with others: in
-	// a callback, which would have to copy what it sends, and in a task, which
-	// would have to be suspended and resumed.
-	DirectSend() (callback, task int)
+	// DirectSend returns the size in bytes from which on a send costs less as a
+	// system call of its own, from memory that was just touched, than as one that
+	// is submitted together with others.
+	DirectSend() int
 
 	// Keep lets the Receiver that is being told of r.Data keep that memory, which
 	// is otherwise lent until Complete returns. It returns what GiveBack wants,

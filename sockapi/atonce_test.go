@@ -14,34 +14,66 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
-// senders are the ways to send one byte, each to a socket of its own type.
-var senders = map[string]struct {
+// wayToSend is a way to send a message to a socket of its own type.
+type wayToSend struct {
 	typ  int
-	send func(co *loop.Coro, s *Socket) error
-}{
-	"SendAll":  {unix.SOCK_STREAM, func(co *loop.Coro, s *Socket) error { return SendAll(co, s, []byte("x")) }},
-	"SendAllV": {unix.SOCK_STREAM, func(co *loop.Coro, s *Socket) error { return SendAllV(co, s, [][]byte{{}, []byte("x")}) }},
-	"SendTo": {unix.SOCK_DGRAM, func(co *loop.Coro, s *Socket) error {
-		_, err := SendTo(co, s, []byte("x"), Addr{})
-		return err
-	}},
+	size int // of the message, in bytes
+	send func(co *loop.Coro, s *Socket, p []byte) error
+}
+
+// message is what is sent: sizes of it are sent at once on one backend or both.
+func (c wayToSend) message() []byte { return bytes.Repeat([]byte("x"), c.size) }
+
+func (c wayToSend) one(co *loop.Coro, s *Socket) error { return c.send(co, s, c.message()) }
+
+// want expects n messages.
+func (c wayToSend) want(t *testing.T, co *loop.Coro, s *Socket, n int) {
+	t.Helper()
+	for got, want := 0, n*c.size; got < want; {
+		p, err := Recv(co, s, want-got)
+		if err != nil {
+			t.Errorf("received %d bytes of %d, then %v", got, want, err)
+			return
+		}
+		got += len(p)
+	}
+	var p [10]byte
+	if n, _, err := unix.Recvfrom(s.Fd(), p[:], unix.MSG_DONTWAIT); !errors.Is(err, syscall.EAGAIN) && n != 0 {
+		t.Errorf("received %d bytes more, %v", n, err)
+	}
+}
+
+func sendAllInTwo(co *loop.Coro, s *Socket, p []byte) error {
+	return SendAllV(co, s, [][]byte{{}, p[:len(p)/2], p[len(p)/2:]})
+}
+
+func sendToPeer(co *loop.Coro, s *Socket, p []byte) error {
+	_, err := SendTo(co, s, p, Addr{})
+	return err
+}
+
+var senders = map[string]wayToSend{
+	"SendAll":      {unix.SOCK_STREAM, 1, SendAll},
+	"SendAll 20K":  {unix.SOCK_STREAM, 20 << 10, SendAll},
+	"SendAllV":     {unix.SOCK_STREAM, 1, sendAllInTwo},
+	"SendAllV 20K": {unix.SOCK_STREAM, 20 << 10, sendAllInTwo},
+	"SendTo":       {unix.SOCK_DGRAM, 1, sendToPeer},
+	"SendTo 20K":   {unix.SOCK_DGRAM, 20 << 10, sendToPeer},
 }
 
 // forEachSender runs a test with a socket that has sent already, and whose peer
 // has received that.
-func forEachSender(t *testing.T, test func(t *testing.T, co *loop.Coro, a, b *Socket, send func(co *loop.Coro, s *Socket) error)) {
+func forEachSender(t *testing.T, test func(t *testing.T, co *loop.Coro, a, b *Socket, c wayToSend)) {
 	for name, c := range senders {
 		t.Run(name, func(t *testing.T) {
 			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 				a, b := pair(t, c.typ)
 				run(t, l, func(co *loop.Coro) error {
-					if err := c.send(co, a); err != nil {
+					if err := c.one(co, a); err != nil {
 						return err
 					}
-					if _, err := Recv(co, b, 10); err != nil {
-						return err
-					}
-					test(t, co, a, b, c.send)
+					c.want(t, co, b, 1)
+					test(t, co, a, b, c)
 					return nil
 				})
 			})
@@ -49,64 +81,47 @@ func forEachSender(t *testing.T, test func(t *testing.T, co *loop.Coro, a, b *So
 	}
 }
 
-// wantNothing expects that the peer has sent nothing.
-func wantNothing(t *testing.T, s *Socket) {
-	t.Helper()
-	var p [10]byte
-	if n, _, err := unix.Recvfrom(s.Fd(), p[:], unix.MSG_DONTWAIT); !errors.Is(err, syscall.EAGAIN) {
-		t.Errorf("received %d bytes, %v", n, err)
-	}
-}
-
 func TestACancelledTaskDoesNotSendAtOnceEither(t *testing.T) {
-	forEachSender(t, func(t *testing.T, co *loop.Coro, a, b *Socket, send func(co *loop.Coro, s *Socket) error) {
+	forEachSender(t, func(t *testing.T, co *loop.Coro, a, b *Socket, c wayToSend) {
 		task := co.Loop().Go(func(co *loop.Coro) error {
 			co.Task().Cancel("before")
 			var ce *loop.CancelledError
-			if err := send(co, a); !errors.As(err, &ce) || ce.Msg != "before" {
+			if err := c.one(co, a); !errors.As(err, &ce) || ce.Msg != "before" {
 				t.Errorf("the first send = %v", err)
 			}
-			wantNothing(t, b)
-			return send(co, a) // the task knows of its cancellation now
+			c.want(t, co, b, 0)
+			return c.one(co, a) // the task knows of its cancellation now
 		})
 		if _, err := task.Await(co); err != nil {
 			t.Error(err)
 		}
-		if p, err := Recv(co, b, 10); string(p) != "x" || err != nil {
-			t.Errorf("received %q, %v", p, err)
-		}
+		c.want(t, co, b, 1)
 	})
 }
 
 func TestTheCoroOfAnotherTaskDoesNotSendAtOnceEither(t *testing.T) {
-	forEachSender(t, func(t *testing.T, co *loop.Coro, a, b *Socket, send func(co *loop.Coro, s *Socket) error) {
-		task := co.Loop().Go(func(*loop.Coro) error { return send(co, a) })
+	forEachSender(t, func(t *testing.T, co *loop.Coro, a, b *Socket, c wayToSend) {
+		task := co.Loop().Go(func(*loop.Coro) error { return c.one(co, a) })
 		if _, err := task.Await(co); !errors.Is(err, loop.ErrNotCurrent) {
 			t.Errorf("the send = %v", err)
 		}
-		wantNothing(t, b)
+		c.want(t, co, b, 0)
 	})
 }
 
 func TestATaskThatSendsWithoutEndLetsOthersRun(t *testing.T) {
-	forEachSender(t, func(t *testing.T, co *loop.Coro, a, b *Socket, send func(co *loop.Coro, s *Socket) error) {
+	forEachSender(t, func(t *testing.T, co *loop.Coro, a, b *Socket, c wayToSend) {
 		sends, ran := 0, false
 		_, err := co.Loop().CallSoon(func() { ran = true })
 		if err != nil {
 			t.Fatal(err)
 		}
 		receiving := co.Loop().Go(func(co *loop.Coro) error {
-			for got := 0; got < 100; {
-				p, err := Recv(co, b, 10)
-				if err != nil {
-					return err
-				}
-				got += len(p)
-			}
+			c.want(t, co, b, 100)
 			return nil
 		})
 		for ; sends < 100; sends++ {
-			if err := send(co, a); err != nil {
+			if err := c.one(co, a); err != nil {
 				t.Fatal(err)
 			}
 			if !ran && sends > maxTries {

@@ -73,7 +73,7 @@ func (s *Socket) leaveLoop() error {
 type home struct {
 	loop    *loop.Loop
 	pool    pool      // what RecvBorrowed lends
-	direct  int       // the size in bytes from which on tasks send at once
+	direct  int       // see backend.Backend.DirectSend
 	closing []*Socket // closed during this turn
 	mu      sync.Mutex
 	left    map[*closeOp]bool // left behind, perhaps on another loop's thread
@@ -85,8 +85,7 @@ type homeKey struct{}
 // homeOf returns the home on l, whose thread calls it.
 func homeOf(l *loop.Loop) *home {
 	return l.Attached(homeKey{}, func() loop.Attachment {
-		_, direct := l.Backend().DirectSend()
-		return &home{loop: l, pool: pool{loop: l}, direct: direct, left: map[*closeOp]bool{}}
+		return &home{loop: l, pool: pool{loop: l}, direct: l.Backend().DirectSend(), left: map[*closeOp]bool{}}
 	}).(*home)
 }
 

@@ -43,8 +43,7 @@ type sharedKey struct{}
 // sharedOf returns what the transports of l share.
 func sharedOf(l *loop.Loop) *shared {
 	return l.Attached(sharedKey{}, func() loop.Attachment {
-		direct, _ := l.Backend().DirectSend()
-		return &shared{loop: l, directSend: direct}
+		return &shared{loop: l, directSend: l.Backend().DirectSend()}
 	}).(*shared)
 }
 

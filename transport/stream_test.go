@@ -394,8 +394,7 @@ func TestTheFirstLargeWriteOfATurnGoesOutAtOnceAndTheOthersTogether(t *testing.T
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
 		tr, peer := joined(t, co, p)
-		direct, _ := co.Loop().Backend().DirectSend()
-		n := max(direct, directOnce)
+		n := max(co.Loop().Backend().DirectSend(), directOnce)
 		for range 2 { // also in another turn
 			for i, want := range []int{0, n, 2 * n} {
 				if n >= directAgain {

@@ -231,14 +231,9 @@ func (b *Backend) wouldBeFirst(op *backend.Op) bool {
 	return e != nil && e.closing == 0 && e.queueOf(op).head == nil
 }
 
-// DirectSend returns the sizes in bytes below which the ring's sends are cheaper:
-// 2 KiB and 1 byte where a system call is cheap, 16 KiB elsewhere.
-func (b *Backend) DirectSend() (callback, task int) {
-	if b.direct == dearDirect {
-		return dearDirect, dearDirect
-	}
-	return b.direct, 1
-}
+// DirectSend returns the size in bytes below which the ring's sends are cheaper,
+// copy included: 2 KiB where a system call is cheap, 16 KiB elsewhere.
+func (b *Backend) DirectSend() int { return b.direct }
 
 // Keep hands over the buffer that data is in, unless there is only a little.
 func (b *Backend) Keep(data []byte) []byte {

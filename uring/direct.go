@@ -16,9 +16,7 @@ import (
 // without the way through both queues. From which size on that is cheaper depends
 // on the price of a system call, which differs by a factor of five between
 // machines, for what processors and kernels do against Spectre, and for seccomp
-// filters. So it is measured. A task that sends would have to be suspended for the
-// ring's send: where a system call is cheap it is cheaper than the two switches,
-// up to about 190 ns.
+// filters. So it is measured.
 const (
 	// dearDirect is the size in bytes where system calls are dear, cheapDirect
 	// where they are cheap.
