@@ -56,19 +56,38 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 	again := s.connecting
 	switch {
 	case ln.errno == syscall.EALREADY && again:
-		return s.finishConnect(co)
+		if err := s.finishConnect(co); err != nil {
+			return err
+		}
+		return s.connectedTo(addr)
 	case ln.errno == syscall.EISCONN && again:
 		// The connect that was cancelled has succeeded since.
 		s.connecting = false
-		if peer, err := s.PeerAddr(); err != nil || !peer.sameAs(addr, s.Family()) {
-			return ln.errno
-		}
-		return nil
+		return s.connectedTo(addr)
 	case ln.errno != 0:
 		return ln.errno
 	}
 	s.connecting = false
+	if again { // it may be the end of the one that was cancelled
+		return s.connectedTo(addr)
+	}
 	return nil
+}
+
+// connectedTo returns EISCONN if the connect that was cancelled was one to another
+// address.
+func (s *Socket) connectedTo(addr Addr) error {
+	peer, err := s.PeerAddr()
+	if err != nil {
+		return err
+	}
+	if peer.sameAs(addr, s.Family()) {
+		return nil
+	}
+	if addr.AddrPort().Addr().IsUnspecified() && addr.Port() == peer.Port() {
+		return nil // it stands for this host
+	}
+	return syscall.EISCONN
 }
 
 // sameAs reports whether both are one address for a socket of the family.

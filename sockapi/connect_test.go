@@ -89,6 +89,31 @@ func TestACancelledConnectCanBeRetriedOnTheSameSocket(t *testing.T) {
 	})
 }
 
+func TestAConnectToAnotherAddressAfterACancelledOneDoesNotPretend(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		_, other := listen(t, "tcp", "127.0.0.1:0")
+		run(t, l, func(co *loop.Coro) error {
+			ln, addr := fullListener(t, co)
+			s := open(t, unix.AF_INET, unix.SOCK_STREAM)
+			first := connectTask(co, s, addr)
+			yield(t, co, 3)
+			first.Cancel("")
+			if _, err := first.Await(co); !errors.Is(err, loop.ErrCancelled) {
+				t.Errorf("the cancelled Connect = %v", err)
+			}
+			second := connectTask(co, s, other)
+			yield(t, co, 3)
+			if _, err := acceptTask(co, ln).Await(co); err != nil { // makes room
+				return err
+			}
+			if _, err := second.Await(co); !errors.Is(err, unix.EISCONN) {
+				t.Errorf("the Connect to another address = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
 func TestACancelledConnectThatSucceededCanBeRetried(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		_, addr := listen(t, "tcp", "127.0.0.1:0")
