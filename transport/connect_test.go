@@ -437,6 +437,18 @@ func TestCancellingOrTimingOutAConnectLeavesNothingOpen(t *testing.T) {
 	})
 }
 
+// fullListener returns a listening socket whose backlog is full, so that a
+// connect to its port does not end.
+func fullListener(t *testing.T) (fd int, port string) {
+	fd = ok[int](t)(unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
+	check(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	check(t, unix.Listen(fd, 0))
+	addr := ok[unix.Sockaddr](t)(unix.Getsockname(fd)).(*unix.SockaddrInet4)
+	client := ok[net.Conn](t)(net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", addr.Port)))
+	t.Cleanup(func() { _ = client.Close() })
+	return fd, strconv.Itoa(addr.Port)
+}
+
 func TestClosingTheLoopDuringAConnectLeavesNothingOpen(t *testing.T) {
 	eachBackend(t, func(t *testing.T, name string) {
 		unixPath := filepath.Join(t.TempDir(), "s")
@@ -447,7 +459,13 @@ func TestClosingTheLoopDuringAConnectLeavesNothingOpen(t *testing.T) {
 			t.Error("the factory of an endpoint was called")
 			return &datagramDiary{}
 		}
+		full, fullPort := fullListener(t)
+		defer func() { check(t, unix.Close(full)) }()
 		calls := map[string]func(co *loop.Coro) error{
+			"TCP without an answer": func(co *loop.Coro) error {
+				_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", fullPort, nil)
+				return err
+			},
 			"TCP": func(co *loop.Coro) error {
 				_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, nil)
 				return err

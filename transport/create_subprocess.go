@@ -97,9 +97,12 @@ func announce(co *loop.Coro, t *subprocess) (*subprocess, error) {
 }
 
 // reap kills a process and waits for its end, however often the task is
-// cancelled. On a closed loop the process is in other hands.
+// cancelled. On a closed loop the process is in other hands, and one that must
+// not be killed is reaped when it ends.
 func reap(co *loop.Coro, p *Process) {
-	_ = p.signal(syscall.SIGKILL)
+	if p.signal(syscall.SIGKILL) != nil {
+		return
+	}
 	for !p.ended {
 		if _, err := p.Wait(co); errors.Is(err, loop.ErrLoopClosed) {
 			return
@@ -114,6 +117,7 @@ type spawning struct {
 	spec       *spawnSpec
 	closeChild func() // closes what only the child needs
 	cancelled  bool   // the task was cancelled while it waited
+	resumed    bool   // the child is there, or could not be started
 
 	mu      sync.Mutex
 	done    bool // the goroutine has started the child or failed to
@@ -128,9 +132,11 @@ type spawning struct {
 // there is a child, which may be so in spite of an error.
 func (s *spawning) wait(co *loop.Coro) (started bool, err error) {
 	go s.run()
-	if err := co.Suspend(s); err != nil {
-		s.abandon()
-		return false, err
+	for !s.resumed {
+		if err := co.Suspend(s); err != nil {
+			s.abandon()
+			return false, err
+		}
 	}
 	if s.cancelled {
 		return s.started, co.CancelledError()
@@ -169,6 +175,7 @@ func (s *spawning) resume() {
 	gone := s.gone
 	s.mu.Unlock()
 	if !gone {
+		s.resumed = true
 		s.co.Resume()
 	}
 }

@@ -86,6 +86,10 @@ func (l *listener) accept() {
 func (l *listener) Complete(op *backend.Op, r backend.Result) {
 	switch r.Errno {
 	case 0:
+		if l.srv.sh.loop.IsClosed() {
+			closeFD(int32(r.N)) // nobody is left to serve it
+			return
+		}
 		l.accepted(int32(r.N))
 		if !r.More {
 			l.accept()

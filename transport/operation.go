@@ -32,7 +32,8 @@ func (o *operation) perform(co *loop.Coro) error {
 		return err
 	}
 	for !o.done {
-		if err := co.Suspend(o); err != nil && !o.done {
+		err := co.Suspend(o)
+		if err != nil && (!o.done || o.errno != 0 && co.Loop().IsClosed()) {
 			return err
 		}
 	}

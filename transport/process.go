@@ -83,12 +83,15 @@ func (p *Process) signal(sig syscall.Signal) error {
 	if p.ended {
 		return nil
 	}
-	err := unix.PidfdSendSignal(p.pidfd, unix.Signal(sig), nil, 0)
+	err := sendSignal(p.pidfd, unix.Signal(sig), nil, 0)
 	if err != nil && err != unix.ESRCH {
 		return fmt.Errorf("send signal %d (%v) to process %d: %w", int(sig), sig, p.pid, err)
 	}
 	return nil
 }
+
+// sendSignal is replaced by tests.
+var sendSignal = unix.PidfdSendSignal
 
 // Complete is called when the process was reaped; it implements
 // backend.Receiver.
@@ -128,7 +131,7 @@ func (p *Process) exited(code int) {
 		}
 	}
 	p.waiters = nil
-	if p.onExit != nil {
+	if p.onExit != nil && !p.loop.IsClosed() {
 		p.onExit()
 	}
 }
@@ -142,9 +145,17 @@ func (p *Process) orphaned() {
 }
 
 // killAndReap ends the process of a pidfd, reaps it, so that no zombie is left,
-// and closes the pidfd. It may block.
+// and closes the pidfd. It may block for as long as the process takes to die. One
+// that must not be killed, such as another user's, is reaped when it ends.
 func killAndReap(pidfd int) {
-	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	if err := sendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		go reapFD(pidfd)
+		return
+	}
+	reapFD(pidfd)
+}
+
+func reapFD(pidfd int) {
 	for {
 		err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
 		if err != unix.EINTR {

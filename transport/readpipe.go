@@ -138,6 +138,7 @@ func (t *readPipe) Complete(op *backend.Op, r backend.Result) {
 
 // handle delivers the result of a read.
 func (t *readPipe) handle(r backend.Result) {
+	defer t.next() // also after a runtime.Goexit in a callback
 	switch {
 	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
 	case r.Errno == syscall.ECANCELED: // by SetProtocol
@@ -148,7 +149,6 @@ func (t *readPipe) handle(r backend.Result) {
 	default:
 		t.deliver(t.read.Buf[:r.N])
 	}
-	t.next()
 }
 
 // deliver hands data, which is where the last read put it, to the protocol.
@@ -217,10 +217,10 @@ func (t *readPipe) foreign() bool { return t.lentBy != nil && t.lentBy != t.buff
 // atEOF tells the protocol of the end, whatever it answers, and ends.
 func (t *readPipe) atEOF() {
 	t.eof = true
+	defer t.end(nil) // also after a runtime.Goexit in the callback
 	if r, ok := t.proto.(EOFReceiver); ok {
 		t.callOrEnd(t.end, "EOFReceived", t, t.proto, func() { r.EOFReceived() })
 	}
-	t.end(nil)
 }
 
 // failed ends the connection with an error of the kernel. EIO is how a

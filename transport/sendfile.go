@@ -31,6 +31,10 @@ type fileSender interface {
 	Transport
 	// writeFile is Write while Sendfile is running.
 	writeFile(p []byte) error
+	// beginSendfile keeps everybody else from reading, and from writing to a
+	// socket, until the function that it returns is called. What PauseReading and
+	// ResumeReading ask for meanwhile is done then.
+	beginSendfile() (end func())
 	// writingPaused reports whether PauseWriting was called and ResumeWriting was
 	// not.
 	writingPaused() bool
@@ -84,7 +88,9 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 		case s.flags&flagWriteEOF != 0:
 			return 0, fmt.Errorf("sendfile: %w", ErrWriteEOF)
 		}
-		defer s.beginSendfile()()
+	}
+	defer to.beginSendfile()()
+	if native {
 		err = f.native(co, s)
 	}
 	if fallback && errors.Is(err, sockapi.ErrSendfileNotAvailable) {
@@ -99,15 +105,13 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 	return f.sent, nil
 }
 
-// beginSendfile keeps everybody else from writing and the protocol from reading,
-// until the function that it returns is called.
 func (s *stream) beginSendfile() (end func()) {
-	paused := s.flags & flagPaused
-	s.flags |= flagSendfile
+	s.rarely().readLater = s.flags&flagPaused == 0
 	_ = s.PauseReading() // it never fails
+	s.flags |= flagSendfile
 	return func() {
 		s.flags &^= flagSendfile
-		if paused == 0 {
+		if s.cold.readLater {
 			// It does nothing but schedule, unless the loop is closed.
 			_ = s.ResumeReading()
 		}
@@ -246,18 +250,8 @@ func (f *fileSending) fallback(co *loop.Coro) error {
 	g := &fileProtocol{app: f.to.Protocol(), to: f.to, appPaused: f.to.writingPaused()}
 	g.paused = g.appPaused
 	g.writable.what = "a transport to have room for more of a file"
-	reading := f.to.IsReading()
-	if err := f.to.PauseReading(); err != nil {
-		return err
-	}
 	f.to.SetProtocol(g)
-	defer func() {
-		g.restore()
-		if reading {
-			// It does nothing but schedule, unless the loop is closed.
-			_ = f.to.ResumeReading()
-		}
-	}()
+	defer g.restore()
 	buf := make([]byte, sendfileRead)
 	for {
 		if err := g.room(co); err != nil {
@@ -271,7 +265,7 @@ func (f *fileSending) fallback(co *loop.Coro) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		if g.lost {
+		if g.lost || f.to.IsClosing() {
 			return g.lostError()
 		}
 		if err := f.to.writeFile(buf[:n]); err != nil {

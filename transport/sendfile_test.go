@@ -245,6 +245,84 @@ func TestWritingDuringSendfileIsRefused(t *testing.T) {
 	})
 }
 
+// What is asked for during Sendfile is done after it, and nothing that arrives
+// meanwhile is lost.
+func TestPausingAndResumingDuringSendfileTakesEffectAfterwards(t *testing.T) {
+	for _, c := range []struct {
+		what          string
+		before, after bool // whether the transport reads
+	}{{"resumed", false, true}, {"paused", true, false}} {
+		for _, kind := range []string{"native", "fallback", "TLS"} {
+			t.Run(c.what+" "+kind, func(t *testing.T) {
+				inTask(t, func(t *testing.T, co *loop.Coro) {
+					all := contents(8 << 20)
+					p := &recorder{}
+					tr, send, receive := sendfilePair(t, co, kind, p)
+					var file io.ReaderAt = bytes.NewReader(all)
+					if kind == "native" {
+						file = testFile(t, all)
+					}
+					if !c.before {
+						check(t, tr.PauseReading())
+					}
+					task := co.Loop().Go(func(co *loop.Coro) error {
+						_, err := Sendfile(co, tr, file, 0, ToEnd, nil)
+						return err
+					})
+					turns(t, co)
+					if c.after {
+						check(t, tr.ResumeReading())
+					} else {
+						check(t, tr.PauseReading())
+					}
+					send("while it is sent")
+					turns(t, co)
+					if p.data.Len() > 0 || tr.IsReading() {
+						t.Errorf("meanwhile %d bytes were delivered, reading: %v", p.data.Len(), tr.IsReading())
+					}
+					receive(len(all))
+					_, err := task.Await(co)
+					check(t, err)
+					if tr.IsReading() != c.after {
+						t.Errorf("reading afterwards: %v", tr.IsReading())
+					}
+					turns(t, co)
+					if !c.after {
+						if p.data.Len() > 0 {
+							t.Error("data was delivered although reading is paused")
+						}
+						check(t, tr.ResumeReading())
+					}
+					p.untilData(t, co, "while it is sent")
+					tr.Abort()
+					check(t, p.untilLost(t, co))
+				})
+			})
+		}
+	}
+}
+
+// sendfilePair makes a connection for Sendfile, and what its peer does: send and
+// receive.
+func sendfilePair(t *testing.T, co *loop.Coro, kind string, p *recorder) (tr Transport, send func(string), receiveN func(int)) {
+	t.Helper()
+	if kind != "TLS" {
+		tr, peer := joined(t, co, p)
+		return tr, func(s string) { check(t, sockapi.SendAll(co, peer, []byte(s))) }, func(n int) { receive(t, co, peer, n) }
+	}
+	q := &recorder{}
+	srv, port := localServer(t, co, protocolOf(q), &ServerOptions{TLS: serverTLS()})
+	tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, &ConnectOptions{TLS: trusting()})
+	check(t, err)
+	until(t, co, "the server has its end", func() bool { return len(q.events) > 0 })
+	check(t, q.t.PauseReading())
+	t.Cleanup(srv.Close)
+	return tr, func(s string) { check(t, q.t.Write([]byte(s))) }, func(n int) {
+		check(t, q.t.ResumeReading())
+		until(t, co, "the file arrives", func() bool { return q.data.Len() == n })
+	}
+}
+
 func TestAProtocolThatIsSetDuringSendfileStays(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		all := contents(8 << 20)

@@ -114,7 +114,10 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 		return err
 	}
 	srv.forever = true
-	err := srv.stop.wait(co)
+	var err error
+	for err == nil && !srv.closed {
+		err = srv.stop.wait(co)
+	}
 	srv.forever = false
 	if err == nil {
 		return closedWhileServing{}

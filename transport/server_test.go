@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -527,6 +528,39 @@ func (b *failing) Submit(op *backend.Op) error {
 
 func (f *failed) Complete(*backend.Op, backend.Result) {
 	f.op.Receiver.Complete(f.op, backend.Result{Errno: f.errno})
+}
+
+// Between its last run and its close a loop serves nobody.
+func TestAConnectionThatComesAsTheLoopIsClosedReachesNoProtocol(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.DiscardHandler)))
+		var port string
+		var first net.Conn
+		p := &recorder{}
+		closing := false
+		runTask(t, l, func(co *loop.Coro) error {
+			factory := func() Protocol {
+				if closing {
+					t.Error("the factory was called")
+				}
+				return p
+			}
+			_, port = localServer(t, co, factory, nil)
+			first = ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
+			until(t, co, "there is a connection", func() bool { return len(p.events) > 0 })
+			return nil
+		})
+		closing = true
+		defer first.Close()
+		ok[int](t)(first.Write([]byte("late")))
+		second := ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
+		defer second.Close()
+		check(t, l.Close())
+		if p.data.Len() > 0 {
+			t.Errorf("%q was delivered", p.data.String())
+		}
+		p.want(t, "made")
+	})
 }
 
 func TestAPortIsFreeAsSoonAsItsServerIsClosed(t *testing.T) {

@@ -46,6 +46,7 @@ type cold struct {
 	marks       marks
 	parked      parked
 	err         error  // for ConnectionLost
+	readLater   bool   // reading goes on after Sendfile
 	wake        func() // called when the buffer is empty or the connection lost
 }
 

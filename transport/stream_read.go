@@ -144,12 +144,15 @@ func (s *stream) stopReading() {
 // Complete takes what was received.
 func (s *stream) Complete(op *backend.Op, r backend.Result) {
 	switch {
+	case s.sh.loop.IsClosed():
+		return
 	case s.flags&flagLate != 0:
-		if !s.sh.loop.IsClosed() {
-			s.ended()
-		}
+		s.ended()
 		return
 	case s.flags&flagClosing != 0:
+		return
+	case r.N > 0 && !r.More:
+		s.receivedLast(op, r)
 		return
 	case r.N > 0:
 		s.received(op, r)
@@ -167,6 +170,13 @@ func (s *stream) Complete(op *backend.Op, r backend.Result) {
 	if !r.More {
 		s.read()
 	}
+}
+
+// receivedLast is received for what ends the receive, so that another has to
+// begin.
+func (s *stream) receivedLast(op *backend.Op, r backend.Result) {
+	defer s.read() // also after a runtime.Goexit in the callback
+	s.received(op, r)
 }
 
 // received delivers data, or parks it.
@@ -227,9 +237,13 @@ func (s *stream) receivedEOF() {
 		return
 	}
 	s.flags |= flagEOF
-	if !s.callEOF() {
-		s.Close()
-	}
+	keepOpen := false
+	defer func() { // also after a runtime.Goexit in the callback
+		if !keepOpen {
+			s.Close()
+		}
+	}()
+	keepOpen = s.callEOF()
 }
 
 func (s *stream) callEOF() (keepOpen bool) {
@@ -261,6 +275,10 @@ func (s *stream) park(err error) {
 // PauseReading stops the delivery. The kernel goes on until something arrives:
 // most pauses are over before.
 func (s *stream) PauseReading() error {
+	if s.flags&flagSendfile != 0 {
+		s.cold.readLater = false
+		return nil
+	}
 	s.flags |= flagPaused
 	s.op.Enough = true
 	return nil
@@ -270,6 +288,10 @@ func (s *stream) PauseReading() error {
 // calls the protocol.
 func (s *stream) ResumeReading() error {
 	if s.flags&flagPaused == 0 || s.flags&flagClosing != 0 {
+		return nil
+	}
+	if s.flags&flagSendfile != 0 {
+		s.cold.readLater = true
 		return nil
 	}
 	s.flags &^= flagPaused
@@ -284,6 +306,11 @@ func (s *stream) ResumeReading() error {
 
 // unpark delivers what is parked, in order, until the stream is paused again.
 func (s *stream) unpark() {
+	defer func() {
+		if s.flags&(flagPaused|flagParked|flagClosing) == flagParked { // after a runtime.Goexit in a callback
+			_, _ = s.sh.loop.CallSoonContext(s.ctx, s.unpark)
+		}
+	}()
 	for s.flags&(flagPaused|flagParked|flagClosing) == flagParked {
 		p := &s.cold.parked
 		if len(p.chunks) > 0 {

@@ -178,11 +178,22 @@ func (s *stream) sent(o *outbox) {
 		o.free()
 	}
 	if s.flags&flagFull != 0 {
-		s.checkMarks()
+		s.sentAndTell()
+		return
 	}
 	if s.out == nil {
 		s.emptied()
 	}
+}
+
+// sentAndTell is sent for a protocol that is paused.
+func (s *stream) sentAndTell() {
+	defer func() { // also after a runtime.Goexit in the callback
+		if s.out == nil {
+			s.emptied()
+		}
+	}()
+	s.checkMarks()
 }
 
 // emptied does what waited for the last byte.

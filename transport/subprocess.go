@@ -47,16 +47,18 @@ func connectSubprocess(l *loop.Loop, pid, pidfd int, stdio *childStdio, p Subpro
 // connected tells the protocol that the process runs, and then what has
 // happened meanwhile.
 func (t *subprocess) connected() {
-	t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
-	t.made = true
-	for _, p := range t.pipes {
-		if p != nil {
-			p.start()
+	defer func() { // also after a runtime.Goexit in the callback
+		t.made = true
+		for _, p := range t.pipes {
+			if p != nil {
+				p.start()
+			}
 		}
-	}
-	if t.proc.ended {
-		t.exited()
-	}
+		if t.proc.ended {
+			t.exited()
+		}
+	}()
+	t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
 }
 
 // exited tells the protocol that the process has ended.
@@ -72,8 +74,8 @@ func (t *subprocess) exited() {
 // pipeLost tells the protocol that a pipe has ended.
 func (t *subprocess) pipeLost(fd int, err error) {
 	t.open--
+	defer t.tryFinish() // also after a runtime.Goexit in the callback
 	t.call("PipeConnectionLost", t, t.proto, func() { t.proto.PipeConnectionLost(fd, err) })
-	t.tryFinish()
 }
 
 // tryFinish loses the connection when the process and every pipe have ended.

@@ -73,6 +73,9 @@ func (o *SubprocessOptions) check(program string, args []string) error {
 		if f == nil {
 			return badSubprocess("ExtraFiles[%d] is nil", i)
 		}
+		if f.Fd() == noChildFD {
+			return fmt.Errorf("subprocess: ExtraFiles[%d]: %w", i, os.ErrClosed)
+		}
 	}
 	for _, fd := range o.PassFDs {
 		if least := 3 + len(o.ExtraFiles); fd < least {

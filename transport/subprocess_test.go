@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"math"
 	"os"
@@ -828,6 +829,61 @@ func TestClosingTheLoopKillsAndReapsTheChildrenThatAreLeft(t *testing.T) {
 		p.t.Close() // must not crash
 		if err := p.t.Kill(); err != nil {
 			t.Errorf("Kill: %v", err)
+		}
+	})
+}
+
+// A program must not signal another user's processes, such as those of sudo.
+func TestAChildThatMustNotBeKilledKeepsNobodyWaiting(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		sendSignal = func(int, unix.Signal, *unix.Siginfo, int) error { return unix.EPERM }
+		defer func() { sendSignal = unix.PidfdSendSignal }()
+		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.DiscardHandler)))
+		p := &processDiary{}
+		runTask(t, l, func(co *loop.Coro) error {
+			reports(co) // that the child cannot be killed
+			start(t, co, p, SubprocessOptions{}, "cat")
+			if err := p.t.Kill(); !errors.Is(err, syscall.EPERM) {
+				t.Errorf("Kill: %v", err)
+			}
+			var late SubprocessTransport
+			failing := &processDiary{onMade: func(t SubprocessTransport) { late = t; co.Task().Cancel("enough") }}
+			_, _, err := SubprocessExec(co, func() SubprocessProtocol { return failing }, "/bin/cat", nil, nil)
+			if !errors.Is(err, loop.ErrCancelled) || late == nil {
+				t.Errorf("SubprocessExec that is cancelled: %v", err)
+			}
+			return nil
+		})
+		check(t, l.Close()) // which closes the pipes that the children read from
+		for limit := time.Now().Add(patience); childrenLeft(t); time.Sleep(time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatal("a child is left")
+			}
+		}
+	})
+}
+
+func TestAClosedFileCannotBeInherited(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, _ := osPipe(t)
+		check(t, r.Close())
+		_, _, err := SubprocessExec(co, func() SubprocessProtocol { return &processDiary{} }, "/bin/true", nil, &SubprocessOptions{ExtraFiles: []*os.File{r}})
+		if !errors.Is(err, os.ErrClosed) || !strings.Contains(err.Error(), "ExtraFiles[0]") {
+			t.Errorf("SubprocessExec: %v", err)
+		}
+	})
+}
+
+func TestAStrayWakeDoesNotEndTheStartOfAChild(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &processDiary{}
+		ok[loop.Handle](t)(co.Loop().CallSoon(co.Wake))
+		tr := start(t, co, p, SubprocessOptions{}, "exit", "3")
+		if tr.PID() <= 0 {
+			t.Errorf("the child is %d", tr.PID())
+		}
+		if code := p.finished(t, co); code != 3 {
+			t.Errorf("return code %d", code)
 		}
 	})
 }

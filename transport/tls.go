@@ -120,6 +120,8 @@ type tlsStream struct {
 	gather    bool  // records are kept in out until flush
 	busy      bool  // writing, so that the application must not be told of marks
 	sendfile  bool  // the protocol is that of Sendfile
+	readHeld  bool  // Sendfile is running
+	readLater bool  // reading goes on after Sendfile
 }
 
 type tlsState uint8

@@ -156,13 +156,17 @@ func (s *tlsStream) receivedEOF() {
 
 // PauseReading stops the delivery.
 func (s *tlsStream) PauseReading() error {
-	s.paused = true
+	s.paused, s.readLater = true, false
 	return nil
 }
 
 // ResumeReading delivers what has arrived meanwhile, on the next turn.
 func (s *tlsStream) ResumeReading() error {
 	if !s.paused || s.IsClosing() {
+		return nil
+	}
+	if s.readHeld {
+		s.readLater = true
 		return nil
 	}
 	s.paused = false

@@ -151,6 +151,18 @@ func (s *tlsStream) WriteBufferSize() int {
 
 func (s *tlsStream) writingPaused() bool { return s.full }
 
+func (s *tlsStream) beginSendfile() (end func()) {
+	s.readHeld, s.readLater = true, !s.paused
+	s.paused = true
+	return func() {
+		s.readHeld = false
+		if s.readLater {
+			// It does nothing but schedule, unless the loop is closed.
+			_ = s.ResumeReading()
+		}
+	}
+}
+
 func (s *tlsStream) writeFile(p []byte) error {
 	if s.state == tlsOpen && !s.closing {
 		s.encrypt(p)

@@ -1,0 +1,176 @@
+package transport
+
+import (
+	"log/slog"
+	"net"
+	"runtime"
+	"testing"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// exiting is a protocol one of whose callbacks ends the goroutine that runs the
+// loop, once, as t.Fatal does.
+type exiting struct {
+	in    string // the callback
+	t     Transport
+	done  bool // it has exited
+	lost  bool
+	eof   bool
+	got   int // bytes
+	flow  []string
+	inBuf [4]byte
+}
+
+func (p *exiting) exit(callback string) {
+	if callback == p.in && !p.done {
+		p.done = true
+		runtime.Goexit()
+	}
+}
+
+func (p *exiting) ConnectionMade(t Transport) { p.t = t; p.exit("made") }
+func (p *exiting) ConnectionLost(error)       { p.lost = true; p.exit("lost") }
+func (p *exiting) EOFReceived() bool          { p.eof = true; p.exit("eof"); return false }
+func (p *exiting) PauseWriting()              { p.flow = append(p.flow, "pause"); p.exit("pause") }
+func (p *exiting) ResumeWriting()             { p.flow = append(p.flow, "resume"); p.exit("resume") }
+
+type exitingData struct{ exiting }
+
+func (p *exitingData) DataReceived(data []byte) { p.got += len(data); p.exit("data") }
+
+type exitingBuffer struct{ exiting }
+
+func (p *exitingBuffer) GetBuffer(int) []byte { return p.inBuf[:] }
+func (p *exitingBuffer) BufferUpdated(n int)  { p.got += n; p.exit("data") }
+
+// inTaskWithExits is inTask for callbacks that end the loop's goroutine: another
+// one goes on with the loop.
+func inTaskWithExits(t *testing.T, test func(t *testing.T, co *loop.Coro)) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.DiscardHandler)))
+		task := l.Go(func(co *loop.Coro) error {
+			test(t, co)
+			return nil
+		})
+		for !task.Done() {
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				runTask(t, l, func(co *loop.Coro) error {
+					_, err := task.Await(co)
+					return err
+				})
+			}()
+			<-ended
+		}
+	})
+}
+
+func TestAStreamGoesOnAfterACallbackThatEndsItsGoroutine(t *testing.T) {
+	for _, in := range []string{"made", "data", "eof", "lost"} {
+		for _, kind := range []string{"data", "buffer", "parked"} {
+			t.Run(in+" "+kind, func(t *testing.T) {
+				inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+					var p Protocol
+					var e *exiting
+					if kind == "buffer" {
+						b := &exitingBuffer{exiting{in: in}}
+						p, e = b, &b.exiting
+					} else {
+						d := &exitingData{exiting{in: in}}
+						p, e = d, &d.exiting
+					}
+					srv, port := localServer(t, co, func() Protocol { return p }, nil)
+					c := ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
+					defer c.Close()
+					until(t, co, "there is a connection", func() bool { return e.t != nil })
+					if kind == "parked" {
+						check(t, e.t.PauseReading())
+					}
+					for _, s := range []string{"abc", "defg", "hij"} {
+						ok[int](t)(c.Write([]byte(s)))
+						turns(t, co)
+					}
+					if kind == "parked" {
+						check(t, e.t.ResumeReading())
+					}
+					until(t, co, "everything is received", func() bool { return e.got == 10 })
+					check(t, c.(*net.TCPConn).CloseWrite())
+					until(t, co, "the connection is lost", func() bool { return e.lost })
+					if !e.eof || !e.done {
+						t.Errorf("EOFReceived was called: %v, the goroutine ended: %v", e.eof, e.done)
+					}
+					over(t, co, srv)
+				})
+			})
+		}
+	}
+}
+
+func TestAClosingStreamEndsAfterAResumeWritingThatEndsItsGoroutine(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		p := &exitingData{exiting{in: "resume"}}
+		tr, peer := joined(t, co, p)
+		total := len(stuff(t, co, tr))
+		check(t, tr.SetWriteBufferLimits(0, 0))
+		tr.Close()
+		receive(t, co, peer, total)
+		until(t, co, "the connection is lost", func() bool { return p.lost })
+		if !p.done {
+			t.Error("ResumeWriting was not called")
+		}
+	})
+}
+
+func TestAReadPipeGoesOnAfterACallbackThatEndsItsGoroutine(t *testing.T) {
+	for _, in := range []string{"made", "data", "eof", "lost"} {
+		t.Run(in, func(t *testing.T) {
+			inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+				r, w := osPipe(t)
+				p := &exitingData{exiting{in: in}}
+				_, _, err := ConnectReadPipe(co, func() Protocol { return p }, r)
+				check(t, err)
+				for _, s := range []string{"abc", "defg"} {
+					ok[int](t)(w.Write([]byte(s)))
+					turns(t, co)
+				}
+				until(t, co, "everything is received", func() bool { return p.got == 7 })
+				check(t, w.Close())
+				until(t, co, "the pipe is lost", func() bool { return p.lost })
+				if !p.done {
+					t.Error("the goroutine did not end")
+				}
+			})
+		})
+	}
+}
+
+// exitingProcess is exiting for a subprocess.
+type exitingProcess struct {
+	BaseSubprocessProtocol
+	e     exiting
+	pipes int
+}
+
+func (p *exitingProcess) ConnectionMade(SubprocessTransport)  { p.e.exit("made") }
+func (p *exitingProcess) PipeDataReceived(_ int, data []byte) { p.e.got += len(data); p.e.exit("data") }
+func (p *exitingProcess) PipeConnectionLost(int, error)       { p.pipes++; p.e.exit("pipe") }
+func (p *exitingProcess) ProcessExited()                      { p.e.exit("exited") }
+func (p *exitingProcess) ConnectionLost(error)                { p.e.lost = true; p.e.exit("lost") }
+
+func TestASubprocessEndsAfterACallbackThatEndsItsGoroutine(t *testing.T) {
+	for _, in := range []string{"made", "data", "pipe", "exited", "lost"} {
+		t.Run(in, func(t *testing.T) {
+			inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+				p := &exitingProcess{e: exiting{in: in}}
+				_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "/bin/sh", []string{"-c", "echo out; echo err >&2"}, nil)
+				check(t, err)
+				until(t, co, "the process is over", func() bool { return p.e.lost })
+				if p.e.got != 8 || p.pipes != 3 || !p.e.done {
+					t.Errorf("%d bytes, %d pipes lost, the goroutine ended: %v", p.e.got, p.pipes, p.e.done)
+				}
+			})
+		})
+	}
+}
