@@ -479,9 +479,9 @@ func (l *Loop) AllTasks() []AnyTask {
 	return all
 }
 
-// TaskFactory is told of every new task of the application before it is scheduled. It may change
-// opts, and keep or wrap what it wants to know of the task; an error ends the
-// task with it.
+// TaskFactory is told of every new task of the application before it is
+// scheduled. It may change opts, and keep or wrap what it wants to know of the
+// task; an error ends the task with it.
 type TaskFactory func(t AnyTask, opts *TaskOptions) error
 
 // SetTaskFactory installs a task factory; nil restores the default
