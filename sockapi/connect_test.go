@@ -61,17 +61,25 @@ func fullListener(t *testing.T, co *loop.Coro) (*Socket, Addr) {
 	return ln, addr
 }
 
+// cancelledConnect returns a socket whose connect was cancelled and goes on in the
+// kernel, and the listener that will take it when a connection is accepted.
+func cancelledConnect(t *testing.T, co *loop.Coro) (ln *Socket, addr Addr, s *Socket) {
+	t.Helper()
+	ln, addr = fullListener(t, co)
+	s = open(t, unix.AF_INET, unix.SOCK_STREAM)
+	first := connectTask(co, s, addr)
+	yield(t, co, 3)
+	first.Cancel("")
+	if _, err := first.Await(co); !errors.Is(err, loop.ErrCancelled) {
+		t.Errorf("the cancelled Connect = %v", err)
+	}
+	return ln, addr, s
+}
+
 func TestACancelledConnectCanBeRetriedOnTheSameSocket(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		run(t, l, func(co *loop.Coro) error {
-			ln, addr := fullListener(t, co)
-			s := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			first := connectTask(co, s, addr)
-			yield(t, co, 3)
-			first.Cancel("")
-			if _, err := first.Await(co); !errors.Is(err, loop.ErrCancelled) {
-				t.Errorf("the cancelled Connect = %v", err)
-			}
+			ln, addr, s := cancelledConnect(t, co)
 			second := connectTask(co, s, addr)
 			yield(t, co, 3)
 			accepting := acceptTask(co, ln) // makes room
@@ -93,14 +101,7 @@ func TestAConnectToAnotherAddressAfterACancelledOneDoesNotPretend(t *testing.T) 
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		_, other := listen(t, "tcp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			ln, addr := fullListener(t, co)
-			s := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			first := connectTask(co, s, addr)
-			yield(t, co, 3)
-			first.Cancel("")
-			if _, err := first.Await(co); !errors.Is(err, loop.ErrCancelled) {
-				t.Errorf("the cancelled Connect = %v", err)
-			}
+			ln, _, s := cancelledConnect(t, co)
 			second := connectTask(co, s, other)
 			yield(t, co, 3)
 			if _, err := acceptTask(co, ln).Await(co); err != nil { // makes room

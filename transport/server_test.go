@@ -530,36 +530,48 @@ func (f *failed) Complete(*backend.Op, backend.Result) {
 	f.op.Receiver.Complete(f.op, backend.Result{Errno: f.errno})
 }
 
-// Between its last run and its close a loop serves nobody.
-func TestAConnectionThatComesAsTheLoopIsClosedReachesNoProtocol(t *testing.T) {
+// A LoopExit leaves what the same turn has found besides. Of that, a loop that is
+// closed and not run again tells no protocol.
+func TestWhatALoopHasFoundBeforeItIsClosedReachesNoProtocol(t *testing.T) {
 	eachBackend(t, func(t *testing.T, name string) {
 		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.DiscardHandler)))
-		var port string
-		var first net.Conn
-		p := &recorder{}
-		closing := false
-		runTask(t, l, func(co *loop.Coro) error {
-			factory := func() Protocol {
-				if closing {
-					t.Error("the factory was called")
-				}
-				return p
+		made, closing := 0, false
+		factory := func() Protocol {
+			if closing {
+				t.Error("the factory was called")
 			}
+			made++
+			return &recorder{streamDiary: streamDiary{onData: func([]byte) {
+				if closing {
+					t.Error("data was delivered")
+				}
+				panic(loop.LoopExit{})
+			}}}
+		}
+		var port string
+		var clients []net.Conn
+		dial := func() {
+			c := ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
+			t.Cleanup(func() { _ = c.Close() })
+			clients = append(clients, c)
+		}
+		runTask(t, l, func(co *loop.Coro) error {
 			_, port = localServer(t, co, factory, nil)
-			first = ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
-			until(t, co, "there is a connection", func() bool { return len(p.events) > 0 })
+			for range 8 {
+				dial()
+			}
+			until(t, co, "there are connections", func() bool { return made == len(clients) })
 			return nil
 		})
-		closing = true
-		defer first.Close()
-		ok[int](t)(first.Write([]byte("late")))
-		second := ok[net.Conn](t)(net.Dial("tcp", "127.0.0.1:"+port))
-		defer second.Close()
-		check(t, l.Close())
-		if p.data.Len() > 0 {
-			t.Errorf("%q was delivered", p.data.String())
+		for _, c := range clients {
+			ok[int](t)(c.Write([]byte("x")))
 		}
-		p.want(t, "made")
+		for range 4 {
+			dial()
+		}
+		check(t, l.RunForever())
+		closing = true
+		check(t, l.Close())
 	})
 }
 

@@ -73,7 +73,7 @@ func (o *SubprocessOptions) check(program string, args []string) error {
 		if f == nil {
 			return badSubprocess("ExtraFiles[%d] is nil", i)
 		}
-		if f.Fd() == noChildFD {
+		if onFD(f, func(int) error { return nil }) != nil {
 			return fmt.Errorf("subprocess: ExtraFiles[%d]: %w", i, os.ErrClosed)
 		}
 	}

@@ -158,8 +158,7 @@ func (t *writePipe) writeNow() {
 	}
 	for t.load() {
 		n, err := unix.Write(int(t.fd), t.flying)
-		var errno syscall.Errno
-		if errors.As(err, &errno) && errno != syscall.EAGAIN && errno != syscall.EINTR {
+		if errno, failed := err.(syscall.Errno); failed && errno != syscall.EAGAIN && errno != syscall.EINTR {
 			t.end(t.failure(errno))
 		}
 		if n <= 0 {
