@@ -102,9 +102,33 @@ func (p *Process) Complete(op *backend.Op, r backend.Result) {
 		p.exited(returnCode(&p.waitExt.Child))
 	case p.loop.IsClosed():
 	default:
+		if r.Errno != syscall.ECHILD && p.waitElsewhere() == nil {
+			return
+		}
 		p.loop.Logger().Warn(fmt.Sprintf("Cannot wait for process %d, will report returncode %d", p.pid, strangeReturnCode), "error", r.Err())
 		p.exited(strangeReturnCode)
 	}
+}
+
+// waitElsewhere waits in another goroutine for what the backend could not wait
+// for, say for lack of memory, and then has it reap the process, which takes no
+// waiting.
+func (p *Process) waitElsewhere() error {
+	pidfd, err := unix.FcntlInt(uintptr(p.pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	go func() {
+		waitFD(pidfd, unix.WNOWAIT)
+		_ = unix.Close(pidfd)
+		// A loop that is closed meanwhile reaps the process by itself.
+		_, _ = p.loop.CallSoonThreadsafe(func() {
+			if !p.ended {
+				_ = p.loop.Submit(&p.wait)
+			}
+		})
+	}()
+	return nil
 }
 
 // returnCode converts what waitid(2) says into a return code.
@@ -156,11 +180,12 @@ func killAndReap(pidfd int) {
 }
 
 func reapFD(pidfd int) {
-	for {
-		err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
-		if err != unix.EINTR {
-			break
-		}
-	}
+	waitFD(pidfd, 0)
 	_ = unix.Close(pidfd)
+}
+
+// waitFD waits until the process of a pidfd has ended.
+func waitFD(pidfd, options int) {
+	for unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|options, nil) == unix.EINTR {
+	}
 }

@@ -983,6 +983,47 @@ func TestAnExitStatusThatSomebodyElseTookIs255AndWarnedAbout(t *testing.T) {
 	})
 }
 
+// loseWait makes the backend give up waiting for a child, as it does when the
+// kernel has no memory for that.
+func loseWait(t *testing.T, co *loop.Coro, p *Process) {
+	t.Helper()
+	p.loop.CancelOp(&p.wait)
+	until(t, co, "the backend has given up", func() bool { return !p.wait.InFlight() })
+	if _, ended := p.ReturnCode(); ended {
+		t.Fatal("the child is said to have ended")
+	}
+}
+
+func TestAChildThatTheBackendCannotWaitForIsWaitedForAllTheSame(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &processDiary{}
+		tr := start(t, co, p, SubprocessOptions{Stderr: Inherit}, "cat")
+		loseWait(t, co, tr.(*subprocess).proc)
+		if err := tr.PipeTransport(0).Write([]byte("still here")); err != nil {
+			t.Fatal(err)
+		}
+		p.untilOutput(t, co, 1, "still here")
+		tr.PipeTransport(0).Close()
+		if code := p.finished(t, co); code != 0 {
+			t.Errorf("return code %d", code)
+		}
+	})
+}
+
+func TestClosingTheLoopReapsAChildThatTheBackendCannotWaitFor(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		runTask(t, l, func(co *loop.Coro) error {
+			loseWait(t, co, start(t, co, &processDiary{}, noPipes, "forever").(*subprocess).proc)
+			return nil
+		})
+		check(t, l.Close())
+		if childrenLeft(t) {
+			t.Error("a child is left")
+		}
+	})
+}
+
 func TestAPanicInPipeDataReceivedClosesThatPipeAndIsReported(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		all := reports(co)
