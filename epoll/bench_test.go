@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 func BenchmarkNop(b *testing.B) {
@@ -71,7 +72,7 @@ func benchmarkEcho(b *testing.B, domain, size int) {
 	b.SetBytes(int64(2 * size))
 	b.ReportAllocs()
 	for b.Loop() {
-		sendto(int32(client), buf)
+		nowait.Send(int32(client), buf)
 		for got := 0; got < size; {
 			if err := f.Wait(-1); err != nil {
 				b.Fatal(err)

@@ -39,17 +39,6 @@ func recvfrom(fd int32, p []byte) (int, syscall.Errno) {
 	}
 }
 
-func sendto(fd int32, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		if errno != syscall.EINTR {
-			return outcome(n, errno)
-		}
-	}
-}
-
 func (b *Backend) message(call uintptr, fd int32, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&b.scratch.msg)), flags)

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 const (
@@ -108,7 +109,7 @@ func (b *Backend) sent(e *entry, op *backend.Op, n, size int, errno syscall.Errn
 
 func (b *Backend) send(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 	rest := op.Buf[progress(op):]
-	n, errno := sendto(e.fd, rest)
+	n, errno := nowait.Send(e.fd, rest)
 	if errno == 0 && n == len(rest) {
 		return len(op.Buf), 0, true
 	}

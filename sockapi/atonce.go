@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
-	"github.com/seed-80cfe818/ringloop/internal/unixgram"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
@@ -27,9 +27,7 @@ func (s *Socket) sendNow(co *loop.Coro, p []byte) (int, syscall.Errno) {
 	if !s.sendsAtOnce(co, len(p)) {
 		return 0, 0
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	return s.sentNow(int(n), errno)
+	return s.sentNow(nowait.Send(s.fd, p))
 }
 
 // fewBufs is how many slices are sent at once; more would need too much of the
@@ -53,8 +51,7 @@ func (s *Socket) sendNowV(co *loop.Coro, bufs [][]byte) (int, syscall.Errno) {
 	}
 	msg := unix.Msghdr{Iov: &iov[0]}
 	msg.SetIovlen(len(bufs))
-	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	return s.sentNow(int(n), errno)
+	return s.sentNow(nowait.SendMsg(s.fd, &msg))
 }
 
 // sentNow is what has become of an attempt to send at once.
@@ -63,7 +60,7 @@ func (s *Socket) sentNow(n int, errno syscall.Errno) (int, syscall.Errno) {
 	case 0:
 		s.tries++
 		return n, 0
-	case syscall.EAGAIN, syscall.EINTR:
+	case syscall.EAGAIN:
 		return 0, 0
 	}
 	return 0, errno
@@ -76,5 +73,5 @@ func (s *Socket) sendToNow(co *loop.Coro, p []byte, to *backend.Addr) (int, sysc
 		return 0, syscall.EAGAIN
 	}
 	s.tries++
-	return unixgram.Send(s.fd, p, to)
+	return nowait.SendTo(s.fd, p, to)
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/internal/unixgram"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -79,7 +80,7 @@ func (w *toNamed) Start() bool {
 	var pause time.Duration // let the rest of the loop run
 	if s.tries < maxTries {
 		s.tries++
-		if ln.n, ln.errno = unixgram.Send(s.fd, w.data, w.to); ln.errno != syscall.EAGAIN {
+		if ln.n, ln.errno = nowait.SendTo(s.fd, w.data, w.to); ln.errno != syscall.EAGAIN {
 			return false
 		}
 		pause = w.pause.Next()

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
-	"github.com/seed-80cfe818/ringloop/internal/unixgram"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
@@ -263,7 +263,7 @@ func (t *datagram) EndTurn() {
 // flush sends what the kernel takes at once.
 func (t *datagram) flush() {
 	for p := t.queue.first; p != nil; p = t.queue.first {
-		_, errno := unixgram.Send(t.fd, p.data, &p.to)
+		_, errno := nowait.SendTo(t.fd, p.data, &p.to)
 		if errno == syscall.EAGAIN {
 			return
 		}

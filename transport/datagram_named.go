@@ -4,6 +4,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/internal/unixgram"
 )
 
@@ -18,7 +19,7 @@ type namedSends struct {
 
 // now sends p if that is possible at once.
 func (n *namedSends) now(p []byte, pkt *packet) bool {
-	_, errno := unixgram.Send(n.t.fd, p, &pkt.to)
+	_, errno := nowait.SendTo(n.t.fd, p, &pkt.to)
 	if errno == syscall.EAGAIN {
 		return false
 	}
@@ -57,7 +58,7 @@ func (n *namedSends) flush() {
 		if p == nil || t.ended {
 			return
 		}
-		_, errno := unixgram.Send(t.fd, p.data, &p.to)
+		_, errno := nowait.SendTo(t.fd, p.data, &p.to)
 		if errno == syscall.EAGAIN {
 			n.later()
 			return

@@ -3,11 +3,11 @@ package transport
 import (
 	"fmt"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
@@ -316,16 +316,11 @@ func (s *stream) mayWrite(n int) (drop bool, err error) {
 // sendNow sends as much of p as the kernel takes at once, straight from the
 // caller's memory.
 func (s *stream) sendNow(p []byte) int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	switch errno {
-	case 0:
-		return int(n)
-	case syscall.EAGAIN, syscall.EINTR:
-	default:
+	n, errno := nowait.Send(s.fd, p)
+	if errno != 0 && errno != syscall.EAGAIN {
 		s.sendFailed(errno)
 	}
-	return 0
+	return n
 }
 
 // wrote sees to it that what was added to the outbox is sent: at once if it is

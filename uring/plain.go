@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 // connectUnix connects with connect(2): to a unix socket that never takes time,
@@ -119,12 +120,7 @@ func (b *Backend) sendCopy(op *backend.Op) (int, syscall.Errno) {
 	if n == 0 {
 		return 0, 0
 	}
-	sent, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(op.FD), uintptr(unsafe.Pointer(&b.copied[0])),
-		uintptr(n), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(sent), 0
+	return nowait.Send(op.FD, b.copied[:n])
 }
 
 // reap reaps the child of a pidfd with waitid(2), or lets the ring wait until

@@ -1,4 +1,5 @@
-// Package unixgram sends datagrams from Unix sockets to a named peer.
+// Package unixgram says when to try again to send a datagram from a Unix socket to
+// a named peer.
 //
 // If the peer's queue is full, poll(2) and epoll(7) call the sender writable
 // all the same, unless it is connected to that peer: whoever waits for
@@ -6,37 +7,7 @@
 // call, which never waits, and tried again after a while.
 package unixgram
 
-import (
-	"syscall"
-	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/seed-80cfe818/ringloop/backend"
-)
-
-// Send sends p as one packet from the socket fd to an address, or to its peer if
-// that is empty (sendto(2)). It serves all families. EAGAIN says that the peer,
-// or the socket's own send buffer, has no room.
-func Send(fd int32, p []byte, to *backend.Addr) (int, syscall.Errno) {
-	name, size := to.Pointer()
-	if size == 0 {
-		name = nil
-	}
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(name), uintptr(size))
-		switch errno {
-		case 0:
-			return int(n), 0
-		case syscall.EINTR:
-		default:
-			return 0, errno
-		}
-	}
-}
+import "time"
 
 const (
 	firstPause = 32 * time.Microsecond
