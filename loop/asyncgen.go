@@ -87,7 +87,7 @@ func NewAsyncGen[T any](fn func(co *Coro, yield func(T) error) error) *AsyncGen[
 func (g *AsyncGen[T]) Next(co *Coro) (value T, ok bool, err error) {
 	defer runtime.KeepAlive(g)
 	c := g.core
-	if c.state == genDone {
+	if c.state == genDone && c.waiter == nil {
 		return value, false, c.outcome()
 	}
 	if c.l == nil {
@@ -141,7 +141,7 @@ func (c *genCore[T]) check(co *Coro) error {
 	switch {
 	case c.l != co.l:
 		return fmt.Errorf("asynchronous generator: %w", ErrDifferentLoop)
-	case c.state == genRunning:
+	case c.state == genRunning || c.waiter != nil: // or what came is still for the waiter
 		return fmt.Errorf("%w: asynchronous generator is already running", ErrInvalidState)
 	}
 	return nil
@@ -180,8 +180,10 @@ func (c *genCore[T]) begin() {
 }
 
 // CancelWait cancels what the function waits for, instead of the wait for the
-// function.
-func (c *genCore[T]) CancelWait(co *Coro) bool { return c.task.Cancel(co.t.cancelMsg) }
+// function; when that is over, the task itself, and what came is kept.
+func (c *genCore[T]) CancelWait(co *Coro) bool {
+	return c.state == genRunning && c.task.Cancel(co.t.cancelMsg)
+}
 
 // yield hands a value to the task that waits for it.
 func (c *genCore[T]) yield(value T) error {

@@ -360,6 +360,97 @@ func TestShutdownAsyncgensClosesAllAtTheSameTime(t *testing.T) {
 	})
 }
 
+// afterYield is what another task does when a generator has just yielded, before
+// the task that waits in Next runs again.
+func afterYield(t *testing.T, l *Loop, meddle func(co *Coro, g *AsyncGen[int]) error) {
+	t.Helper()
+	gate := CreateFuture[int](l)
+	g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+		_ = gate.SetResult(0)
+		return yield(1)
+	})
+	runMain(t, l, func(co *Coro) error {
+		meddler := l.Go(func(co *Coro) error {
+			if _, err := gate.Await(co); err != nil {
+				return err
+			}
+			return meddle(co, g)
+		})
+		if err := Sleep(co, 0); err != nil { // the meddler is the first to wait
+			return err
+		}
+		if v, ok, err := g.Next(co); v != 1 || !ok || err != nil {
+			t.Errorf("Next: %d, %v, %v", v, ok, err)
+		}
+		_, err := meddler.Await(co)
+		return errors.Join(err, g.AClose(co))
+	})
+}
+
+func TestAValueOnItsWayBelongsToTheTaskThatWaitsForIt(t *testing.T) {
+	for name, meddle := range map[string]func(co *Coro, g *AsyncGen[int]) error{
+		"Next":   func(co *Coro, g *AsyncGen[int]) error { _, _, err := g.Next(co); return err },
+		"AClose": func(co *Coro, g *AsyncGen[int]) error { return g.AClose(co) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *Loop) {
+				afterYield(t, l, func(co *Coro, g *AsyncGen[int]) error {
+					for range 2 {
+						wantErr(t, name+" of another task", meddle(co, g), ErrInvalidState)
+					}
+					return nil
+				})
+			})
+		})
+	}
+}
+
+func TestAnEndOnItsWayBelongsToTheTaskThatWaitsForIt(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		broken := errors.New("broken")
+		var g *AsyncGen[int]
+		stolen := errors.New("not called")
+		g = NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			// Behind the callback that ends the generator, ahead of the consumer.
+			co.Task().AddDoneCallback(func(AnyFuture) {
+				CreateTask(l, func(co *Coro) (int, error) {
+					_, _, stolen = g.Next(co)
+					return 0, nil
+				}, &TaskOptions{EagerStart: true})
+			})
+			return broken
+		})
+		runMain(t, l, func(co *Coro) error {
+			_, _, err := g.Next(co)
+			wantErr(t, "Next", err, broken)
+			wantErr(t, "Next of another task", stolen, ErrInvalidState)
+			return nil
+		})
+	})
+}
+
+func TestAConsumerCancelledWithAValueOnItsWayIsToldAndTheValueIsKept(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			var consumer *Task[int]
+			g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+				soon(t, l, func() { consumer.Cancel("now") })
+				return yield(1)
+			})
+			consumer = CreateTask(l, func(co *Coro) (int, error) {
+				v, _, err := g.Next(co)
+				return v, err
+			}, nil)
+			_, err := consumer.Await(co)
+			wantErr(t, "the consumer", err, ErrCancelled)
+			if v, ok, err := g.Next(co); v != 1 || !ok || err != nil {
+				t.Errorf("Next: %d, %v, %v", v, ok, err)
+			}
+			return g.AClose(co)
+		})
+	})
+}
+
 func TestAGeneratorThatNobodyRefersToIsClosed(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		closed := make(chan error, 1)
