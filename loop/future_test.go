@@ -126,8 +126,9 @@ func TestAnErrorNobodyLookedAtIsReported(t *testing.T) {
 			gone.Cancel("")
 			l.Go(func(*Coro) error { return errors.New("task") })
 		})
+		RunCoroutineThreadsafe(l, func(*Coro) (int, error) { return 0, errors.New("unwanted") }).Cancel()
 		deadline := time.Now().Add(time.Minute)
-		for len(*reports) < 2 && time.Now().Before(deadline) {
+		for len(*reports) < 3 && time.Now().Before(deadline) {
 			runOnce(t, l)
 			runtime.GC()
 		}
@@ -137,7 +138,10 @@ func TestAnErrorNobodyLookedAtIsReported(t *testing.T) {
 			got = append(got, c.Message+": "+c.Exception.Error())
 		}
 		slices.Sort(got)
-		want := []string{"Future exception was never retrieved: boom", "Task exception was never retrieved: task"}
+		want := []string{
+			"Future exception was never retrieved: boom", "Task exception was never retrieved: task",
+			"Task exception was never retrieved: unwanted",
+		}
 		if !slices.Equal(got, want) {
 			t.Errorf("reports %q, want %q", got, want)
 		}

@@ -168,14 +168,15 @@ func (f *ThreadFuture[T]) run(l *Loop, fn func(co *Coro) (T, error)) {
 		l.CallExceptionHandler(&ExceptionContext{Message: failed, Exception: t.Exception(), Task: t})
 	}
 	t.AddDoneCallback(func(AnyFuture) {
-		// Of a future that was cancelled meanwhile nobody wants the result.
-		switch value, err := t.Result(); {
+		// Of a future that was cancelled meanwhile nobody wants the result. An
+		// error is reported then.
+		switch {
 		case t.Cancelled():
 			f.Cancel()
-		case err != nil:
-			_ = f.SetException(err)
-		default:
-			_ = f.SetResult(value)
+		case t.err == nil:
+			_ = f.SetResult(t.value)
+		case f.SetException(t.err) == nil:
+			t.retrieved()
 		}
 	})
 	f.AddDoneCallback(func() {
