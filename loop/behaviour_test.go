@@ -370,6 +370,41 @@ func TestDebugRefusesToWaitOnAGoroutineThatATaskHasStarted(t *testing.T) {
 	})
 }
 
+func TestWhatDebugModeRefusesAnotherGoroutineQueuesNothing(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true)
+		log := logTo(l)
+		done := CreateFuture[int](l)
+		_ = done.SetResult(1)
+		pending := CreateFuture[int](l)
+		called := 0
+		var co *Coro
+		l.Go(func(c *Coro) error { co = c; return Sleep(co, 0) })
+		runOnce(t, l)
+		soon(t, l, func() {
+			before := l.ready.n
+			finished := make(chan struct{})
+			go func() {
+				defer close(finished)
+				done.AddDoneCallback(func(AnyFuture) { called++ })
+				pending.AddDoneCallback(func(AnyFuture) { called++ })
+				wantErr(t, "Getaddrinfo", l.Getaddrinfo("127.0.0.1", "80", nil).Exception(), ErrWrongThread)
+				wantErr(t, "Sleep of a task that waits", Sleep(co, 0), ErrWrongThread)
+			}()
+			<-finished
+			if l.ready.n != before {
+				t.Errorf("%d were queued", l.ready.n-before)
+			}
+			_ = pending.SetResult(1)
+		})
+		runOnce(t, l)
+		runOnce(t, l)
+		if n := strings.Count(log.String(), "Future.AddDoneCallback"); n < 2 || called != 0 {
+			t.Errorf("%d callbacks were called, %d calls refused: %s", called, n, log)
+		}
+	})
+}
+
 func TestAReportSaysWhereTheCallbackWasScheduledInDebugMode(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		reports := collectReports(l)

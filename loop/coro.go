@@ -61,11 +61,8 @@ type Canceller interface {
 // resumes the task later.
 func (co *Coro) Suspend(w Canceller) error {
 	t := co.t
-	if co.l.current != t {
-		return co.foreign("a wait")
-	}
-	if co.l.debug.Load() && !co.l.onThread() {
-		return fmt.Errorf("a wait of task %s on another goroutine: %w", t.name(), ErrWrongThread)
+	if err := co.CheckCurrent("a wait"); err != nil {
+		return err
 	}
 	if t.worker == nil { // the loop is closed, and the task has been told once
 		return co.l.abandoned(t)
@@ -87,9 +84,13 @@ func (co *Coro) Suspend(w Canceller) error {
 }
 
 // CheckCurrent returns ErrNotCurrent, wrapped with what was called and by whom,
-// unless the Coro's task is the one that runs. It is for packages that begin
-// something before they suspend the task.
+// unless the Coro's task is the one that runs, and in debug mode ErrWrongThread on
+// another goroutine. It is for packages that begin something before they suspend
+// the task.
 func (co *Coro) CheckCurrent(what string) error {
+	if err := co.l.CheckThread(what); err != nil {
+		return err
+	}
 	if co.l.current != co.t {
 		return co.foreign(what)
 	}

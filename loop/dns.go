@@ -72,6 +72,10 @@ func runLookup[T any](l *Loop, what string, fn func(ctx context.Context) (T, err
 		}
 		return value, err
 	})
+	if f.Done() { // it was refused, perhaps to another goroutine
+		cancel()
+		return f
+	}
 	f.AddDoneCallback(func(AnyFuture) { cancel() })
 	return f
 }

@@ -95,7 +95,8 @@ func (e *TimeoutError) Timeout() bool { return true }
 // that panics, as by a Write that pauses a protocol, it returns first. (In
 // asyncio, KeyboardInterrupt and SystemExit do this.)
 type LoopExit struct {
-	// Err is what Run returns. It may be nil.
+	// Err is what Run and RunForever return. It may be nil. RunUntilComplete
+	// returns ErrStopped then, unless the future is done.
 	Err error
 }
 

@@ -35,6 +35,7 @@ type AnyFuture interface {
 
 	// task returns the task that the future is, or nil.
 	asTask() *task
+	addDoneCallback(ctx *Context, fn func(AnyFuture)) *DoneCallback
 }
 
 // isNil reports whether f is nil or a nil pointer.
@@ -129,6 +130,15 @@ func (f *future) AddDoneCallback(fn func(AnyFuture)) *DoneCallback {
 // AddDoneCallbackContext is AddDoneCallback with the context in which fn is
 // called.
 func (f *future) AddDoneCallbackContext(ctx *Context, fn func(AnyFuture)) *DoneCallback {
+	if f.loop.Refuses("Future.AddDoneCallback") {
+		return &DoneCallback{f: f, fn: fn, ctx: ctx}
+	}
+	return f.addDoneCallback(ctx, fn)
+}
+
+// addDoneCallback is AddDoneCallbackContext for a goroutine that has entered the
+// loop to run it.
+func (f *future) addDoneCallback(ctx *Context, fn func(AnyFuture)) *DoneCallback {
 	cb := &DoneCallback{f: f, fn: fn, ctx: ctx}
 	if ctx == nil {
 		cb.vars = f.loop.scope.snapshot()

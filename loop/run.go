@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -21,7 +22,10 @@ func (l *Loop) RunForever() error {
 		return fmt.Errorf("RunForever: %w", err)
 	}
 	defer l.left()
-	return l.runEntered()
+	if err := l.runEntered(); err != errExited {
+		return err
+	}
+	return nil
 }
 
 // enter claims the loop for a run.
@@ -57,13 +61,16 @@ func (l *Loop) runEntered() (err error) {
 // (loop.run_until_complete). If the loop is stopped before, the error is
 // ErrStopped and a stays as it is, to be completed by a later run. It is
 // ErrInvalidArgument for a nil a, also a nil *Future or *Task, and
-// ErrDifferentLoop for one of another loop. See RunForever.
+// ErrDifferentLoop for one of another loop. For others see RunForever.
 func RunUntilComplete[T any](l *Loop, a Awaitable[T]) (T, error) {
 	var zero T
 	if isNil(a) {
 		return zero, fmt.Errorf("RunUntilComplete: %w: the future is nil", ErrInvalidArgument)
 	}
-	if err := l.runUntil(a); err != nil {
+	switch err := l.runUntil(a); {
+	case err == errExited && !a.Done():
+		return zero, fmt.Errorf("RunUntilComplete: %w", ErrStopped)
+	case err != nil && err != errExited:
 		return zero, fmt.Errorf("RunUntilComplete: %w", err)
 	}
 	return a.Result()
@@ -82,7 +89,7 @@ func (l *Loop) runUntil(f AnyFuture) error {
 		t.quiet = true // the caller knows that it is pending
 	}
 	over := false
-	cb := f.AddDoneCallback(func(AnyFuture) {
+	cb := f.addDoneCallback(nil, func(AnyFuture) {
 		// It may stay queued after a LoopExit, and must not stop the next run.
 		if !over {
 			l.Stop()
@@ -107,6 +114,9 @@ func (l *Loop) Stop() {
 	}
 }
 
+// errExited is what run returns for a LoopExit without an error.
+var errExited = errors.New("the loop was left")
+
 // run turns the loop until it is to stop. It runs on the loop's thread.
 func (l *Loop) run() error {
 	if err := l.enable(); err != nil {
@@ -125,6 +135,9 @@ func (l *Loop) run() error {
 		}
 		if l.exit != nil {
 			err := l.exit.Err
+			if err == nil {
+				err = errExited
+			}
 			l.exit = nil
 			return err
 		}

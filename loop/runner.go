@@ -15,8 +15,8 @@ const shutdownExecutorTimeout = 300 * time.Second
 // default executor is shut down, for which it waits up to five minutes; the loop
 // is closed.
 //
-// The error is main's, as it is, or else what went wrong in making, running or
-// closing the loop. SIGINT keeps Go's default action; install a handler to
+// The error is main's, as it is, or that of a LoopExit, or else what went wrong in
+// making, running or closing the loop. SIGINT keeps Go's default action; install a handler to
 // change that. Run may be called from any goroutine that is not a running
 // loop's; there it returns ErrOtherLoopRunning.
 func Run(main func(co *Coro) error, opts ...Option) error {
@@ -27,13 +27,26 @@ func Run(main func(co *Coro) error, opts ...Option) error {
 	if err != nil {
 		return err
 	}
-	_, err = RunUntilComplete(l, l.Go(main))
+	err = l.runMain(l.Go(main))
 	for _, step := range []func() error{l.cleanUp, l.Close} {
 		if stepErr := step(); err == nil {
 			err = stepErr
 		}
 	}
 	return err
+}
+
+// runMain runs the loop until main is done, or a LoopExit ends the run.
+func (l *Loop) runMain(main *Task[struct{}]) error {
+	switch err := l.runUntil(main); err {
+	case nil:
+		_, err = main.Result()
+		return err
+	case errExited:
+		return nil
+	default:
+		return fmt.Errorf("Run: %w", err)
+	}
 }
 
 // newLoop makes the loop of Run.

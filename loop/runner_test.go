@@ -134,3 +134,40 @@ func TestRunEndsAMainThatStoppedTheLoop(t *testing.T) {
 		wantErr(t, "the wait of main", waited, ErrCancelled)
 	})
 }
+
+func TestRunReturnsWhatALoopExitSays(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		bye := errors.New("bye")
+		for _, want := range []error{nil, bye} {
+			exit := LoopExit{Err: want}
+			err := Run(func(*Coro) error { panic(exit) }, opt)
+			if !errors.Is(err, want) {
+				t.Errorf("Run = %v after a LoopExit in main, want %v", err, want)
+			}
+			err = Run(func(co *Coro) error {
+				soon(t, co.Loop(), func() { panic(exit) })
+				return Sleep(co, time.Hour)
+			}, opt)
+			if !errors.Is(err, want) {
+				t.Errorf("Run = %v after a LoopExit in a callback, want %v", err, want)
+			}
+		}
+	})
+}
+
+func TestRunUntilCompleteAfterALoopExitWithoutAnErrorIsStopped(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		f := CreateFuture[int](l)
+		soon(t, l, func() { panic(LoopExit{}) })
+		_, err := RunUntilComplete(l, f)
+		wantErr(t, "the future is pending", err, ErrStopped)
+		soon(t, l, func() { _ = f.SetResult(1); panic(LoopExit{}) })
+		if n, err := RunUntilComplete(l, f); n != 1 || err != nil {
+			t.Errorf("the future is done: %d, %v", n, err)
+		}
+		soon(t, l, func() { panic(LoopExit{}) })
+		if err := l.RunForever(); err != nil {
+			t.Errorf("RunForever: %v", err)
+		}
+	})
+}
