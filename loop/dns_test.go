@@ -266,6 +266,19 @@ func TestGetnameinfo(t *testing.T) {
 	})
 }
 
+func TestAnAddressWithoutANameAndOneThatNobodyKnowsNowDiffer(t *testing.T) {
+	unknown, later := &net.DNSError{IsNotFound: true}, &net.DNSError{IsTimeout: true}
+	for _, c := range []struct {
+		err   error
+		flags int
+		want  EAI
+	}{{unknown, 0, 0}, {unknown, NINameReqd, EAINoName}, {nil, NINameReqd, EAINoName}, {later, 0, EAIAgain}, {later, NINameReqd, EAIAgain}} {
+		if got := nameless(c.err, c.flags); got != c.want {
+			t.Errorf("%v, flags %d: %v, want %v", c.err, c.flags, got, c.want)
+		}
+	}
+}
+
 func TestGetnameinfoNamesHostAndService(t *testing.T) {
 	names, err := net.DefaultResolver.LookupAddr(context.Background(), "127.0.0.1")
 	if err != nil {

@@ -67,13 +67,10 @@ func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
 		l.tryDefaultHandler(c)
 		return
 	}
-	if r := try(func() { h(l, c) }); r != nil {
-		if l.exiting(r) {
-			return
-		}
+	if err := try(func() { h(l, c) }); err != nil && !l.exiting(err.Value) {
 		l.tryDefaultHandler(&ExceptionContext{
 			Message:   "Unhandled error in exception handler",
-			Exception: &PanicError{Value: r, Stack: debug.Stack()},
+			Exception: err,
 			Context:   c,
 		})
 	}
@@ -95,14 +92,18 @@ func (c *ExceptionContext) runsIn() *Context {
 
 // tryDefaultHandler calls the default handler and logs its own failure.
 func (l *Loop) tryDefaultHandler(c *ExceptionContext) {
-	if r := try(func() { l.DefaultExceptionHandler(c) }); r != nil && !l.exiting(r) {
-		l.Logger().Error("Error in default exception handler while handling: "+c.Message, "panic", formatPanic(r))
+	if err := try(func() { l.DefaultExceptionHandler(c) }); err != nil && !l.exiting(err.Value) {
+		l.Logger().Error("Error in default exception handler while handling: "+c.Message, "panic", formatPanic(err.Value), keyTraceback, string(err.Stack))
 	}
 }
 
-// try calls fn and returns the value that it panicked with.
-func try(fn func()) (r any) {
-	defer func() { r = recover() }()
+// try calls fn and returns its panic.
+func try(fn func()) (err *PanicError) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &PanicError{Value: r, Stack: debug.Stack()}
+		}
+	}()
 	fn()
 	return nil
 }

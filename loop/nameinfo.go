@@ -43,12 +43,26 @@ func nameInfo(ctx context.Context, addr *backend.Addr, flags int) (NameInfo, err
 	switch {
 	case len(names) > 0:
 		info.Host = strings.TrimSuffix(names[0], ".")
-	case flags&NINameReqd != 0:
-		return fail(info.Host, EAINoName, err)
 	case ctx.Err() != nil:
 		return fail(info.Host, EAIAgain, err)
+	default:
+		if code := nameless(err, flags); code != 0 {
+			return fail(info.Host, code, err)
+		}
 	}
 	return info, nil
+}
+
+// nameless says what it means that an address has no name, 0 if that is no error:
+// nobody knows for now, or somebody insists on one.
+func nameless(err error, flags int) EAI {
+	switch code := lookupCode(err); {
+	case code == EAIAgain:
+		return EAIAgain
+	case flags&NINameReqd != 0:
+		return EAINoName
+	}
+	return 0
 }
 
 // zoned returns an address with the zone that a scope stands for: the name of

@@ -367,6 +367,12 @@ func TestTimeout(t *testing.T) {
 				return err
 			})
 			wantErr(t, "the outer of two", err, ErrTimeout)
+			err = Timeout(co, time.Millisecond, func() error {
+				ctx := co.Context()
+				_ = Sleep(co, time.Hour)
+				return ctx.Err()
+			})
+			wantErr(t, "a wait that tells by the task's context", err, ErrTimeout)
 			return Sleep(co, time.Millisecond)
 		})
 		task := l.Go(func(co *Coro) error {
