@@ -220,6 +220,10 @@ func (t *datagram) SendTo(p []byte, addr Addr) error {
 	}
 	pkt.data = append(pkt.data[:0], p...)
 	t.queue.push(pkt)
+	if t.marks.paused { // it is not resumed from inside its own call
+		t.sendAtEnd()
+		return nil
+	}
 	t.sendSoon()
 	return nil
 }
@@ -236,12 +240,17 @@ func (t *datagram) sendSoon() {
 		if t.queue.size > t.marks.high {
 			t.flush()
 		}
-		if !t.atEnd {
-			t.atEnd = true
-			t.loop.AtTurnEnd(t)
-		}
+		t.sendAtEnd()
 	}
 	t.checkMarks()
+}
+
+// sendAtEnd sends the queue at the end of the turn.
+func (t *datagram) sendAtEnd() {
+	if !t.atEnd {
+		t.atEnd = true
+		t.loop.AtTurnEnd(t)
+	}
 }
 
 // EndTurn sends what was queued in this turn; it implements loop.TurnEnder. A

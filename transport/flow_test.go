@@ -4,7 +4,10 @@ import (
 	"errors"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
 func TestWaterMarksAreCompletedAndChecked(t *testing.T) {
@@ -168,4 +171,70 @@ func TestWithMarksOfZeroOnlyWhatTheKernelDoesNotTakePauses(t *testing.T) {
 		tr.Close()
 		check(t, p.untilLost(t, co))
 	})
+}
+
+// A protocol that goes on writing in ResumeWriting must not find itself inside of
+// its own Write.
+func TestAWriteWhilePausedDoesNotResumeFromInside(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T, co *loop.Coro) pausable{
+		"stream": func(t *testing.T, co *loop.Coro) pausable {
+			p := &recorder{}
+			tr, peer := joined(t, co, p)
+			write := func() { check(t, tr.Write(make([]byte, 1024))) }
+			return pausable{tr, &p.diary, peer.Fd(), write}
+		},
+		"pipe": func(t *testing.T, co *loop.Coro) pausable {
+			p := &streamDiary{}
+			r, w := osPipe(t)
+			tr := writePipeOf(t, co, p, w)
+			var fd int
+			check(t, onFD(r, func(n int) error { fd = n; return nil }))
+			write := func() { check(t, tr.Write(make([]byte, 1024))) }
+			return pausable{tr, &p.diary, fd, write}
+		},
+		"datagram": func(t *testing.T, co *loop.Coro) pausable {
+			ours, theirs, err := sockapi.Pair(unix.SOCK_DGRAM)
+			check(t, err)
+			t.Cleanup(func() { _ = theirs.Close() })
+			p := endpoint(t, co, DatagramOptions{Sock: ours})
+			return pausable{p.t, &p.diary, theirs.Fd(), func() { p.send(t, "packet", Addr{}) }}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inTask(t, func(t *testing.T, co *loop.Coro) {
+				c := open(t, co)
+				check(t, c.tr.SetWriteBufferLimits(0, 0))
+				for len(c.diary.events) == 1 {
+					c.write()
+				}
+				c.diary.want(t, "made", "pause")
+				drainFD(c.peer)
+				c.write()
+				c.diary.want(t, "made", "pause")
+				until(t, co, "writing resumes", func() bool { return len(c.diary.events) == 3 })
+				c.diary.want(t, "made", "pause", "resume")
+				c.tr.Abort()
+				check(t, c.diary.untilLost(t, co))
+			})
+		})
+	}
+}
+
+// pausable is a transport whose protocol is to be paused by writing, and the
+// other end's descriptor.
+type pausable struct {
+	tr    Conn
+	diary *diary
+	peer  int
+	write func()
+}
+
+// drainFD reads what there is, without waiting.
+func drainFD(fd int) {
+	buf := make([]byte, 64<<10)
+	for {
+		if n, err := unix.Read(fd, buf); n <= 0 || err != nil {
+			return
+		}
+	}
 }

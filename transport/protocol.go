@@ -63,7 +63,9 @@ type FlowController interface {
 	// are buffered than the high water mark. Writing stays allowed.
 	PauseWriting()
 	// ResumeWriting is called when the buffer has drained to the low water mark
-	// or below. It is not called when the connection is lost meanwhile.
+	// or below: from the loop, never from inside a call that writes, but from
+	// SetWriteBufferLimits if that raises the mark. It is not called when the
+	// connection is lost meanwhile.
 	ResumeWriting()
 }
 

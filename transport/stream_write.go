@@ -325,11 +325,12 @@ func (s *stream) sendNow(p []byte) int {
 
 // wrote sees to it that what was added to the outbox is sent: at once if it is
 // more than the high water mark, so that the protocol is paused only for what
-// the kernel does not take, else at the end of the turn.
+// the kernel does not take, else at the end of the turn. A protocol that is paused
+// already is not resumed from inside its own call.
 func (s *stream) wrote() {
 	o := s.out
 	_, high := s.WriteBufferLimits()
-	if o.size > high && !o.op.InFlight() && !s.sendAllNow(o) {
+	if o.size > high && s.flags&flagFull == 0 && !o.op.InFlight() && !s.sendAllNow(o) {
 		return
 	}
 	if !o.queued && !o.op.InFlight() {

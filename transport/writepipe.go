@@ -104,12 +104,13 @@ func (t *writePipe) mayWrite(n int) (drop bool, err error) {
 
 // wrote arranges for the queue to be written: at once if it is more than the high
 // water mark, so that the protocol is paused only for what the kernel does not
-// take, else at the end of the turn.
+// take, else at the end of the turn. A protocol that is paused already is not
+// resumed from inside its own call.
 func (t *writePipe) wrote() {
 	if t.ended {
 		return
 	}
-	if !t.write.InFlight() && t.WriteBufferSize() > t.marks.high {
+	if !t.write.InFlight() && !t.marks.paused && t.WriteBufferSize() > t.marks.high {
 		t.writeNow()
 	}
 	if !t.write.InFlight() && !t.atEnd {
