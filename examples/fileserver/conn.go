@@ -103,8 +103,11 @@ func (c *conn) serveOne(in *bufio.Reader) (again bool, err error) {
 	if again, err = w.finish(); err != nil {
 		return false, err
 	}
-	if req.Body != http.NoBody {
-		again, err = c.skipBody(req, again)
+	switch {
+	case req.Body != http.NoBody:
+		again, err = c.skipBody(req, again && !c.s.stopping)
+	case c.s.stopping: // and the client may have sent more
+		return false, c.linger()
 	}
 	return again && !c.s.stopping, err
 }

@@ -399,6 +399,60 @@ func TestAStopLetsResponsesFinish(t *testing.T) {
 	})
 }
 
+// The client sends a request that is no longer served: a connection that was
+// closed with that unread would be reset, and the end of the response lost.
+func TestAStopLetsAResponseFinishThoughMoreRequestsHaveCome(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		c, err := net.Dial("tcp", s.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		const get = "GET /%s HTTP/1.1\r\nHost: test\r\n\r\n"
+		fmt.Fprintf(c, get, "large.bin")
+		in := bufio.NewReader(c)
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, get, "one.txt")
+		stopped := make(chan int)
+		go func() { stopped <- s.stop() }()
+		body, err := io.ReadAll(res.Body)
+		if err != nil || !bytes.Equal(body, content("large.bin")) {
+			t.Errorf("the response in progress: %d bytes, %v", len(body), err)
+		}
+		if _, err := in.ReadByte(); err != io.EOF {
+			t.Errorf("after the response: %v, want the end", err)
+		}
+		_ = c.Close()
+		if code := <-stopped; code != 0 {
+			t.Errorf("status %d", code)
+		}
+	})
+}
+
+func TestANameAddsNoHeader(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		if err := os.Mkdir(filepath.Join(s.root, "a\r\nX-Evil: 1"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", s.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET /a%0d%0aX-Evil:%201 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != http.StatusMovedPermanently || res.Header.Get("Location") == "" || res.Header.Get("X-Evil") != "" {
+			t.Errorf("status %d, header %v", res.StatusCode, res.Header)
+		}
+	})
+}
+
 func TestAccessLog(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *running) {
 		do(t, "GET", s.at("with space.txt"))

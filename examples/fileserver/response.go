@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -226,6 +227,7 @@ func (w *response) begin(chunked bool) {
 	} else if w.length < 0 {
 		w.lastOne = true // the end of the connection is the end of the body
 	}
+	w.lastOne = w.lastOne || w.c.s.stopping
 	if w.lastOne {
 		h.Set("Connection", "close")
 	} else if !w.req.ProtoAtLeast(1, 1) {
@@ -243,13 +245,17 @@ func (w *response) begin(chunked bool) {
 		for _, v := range values {
 			out = append(out, name...)
 			out = append(out, ": "...)
-			out = append(out, v...)
+			out = append(out, oneLine.Replace(v)...)
 			out = append(out, "\r\n"...)
 		}
 	}
 	out = append(out, "\r\n"...)
 	w.c.out = w.appendBody(out, body)
 }
+
+// oneLine keeps a header's value from ending the header: net/http's redirects have
+// the names of files in them, and leave that to the server.
+var oneLine = strings.NewReplacer("\r", " ", "\n", " ")
 
 // httpDate is the current second as headers write it.
 type httpDate struct {
