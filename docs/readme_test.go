@@ -26,7 +26,7 @@ func Example_task() {
 		for {
 			s, _, err := sockapi.Accept(co, ln)
 			if err != nil {
-				return err
+				return err // a server that is to live on EMFILE sleeps, and goes on
 			}
 			co.Loop().Go(func(co *loop.Coro) error {
 				defer s.Close()

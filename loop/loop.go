@@ -72,8 +72,8 @@ type options struct {
 }
 
 // WithBackend forces a backend: "auto", "io_uring" or "epoll". It beats the
-// environment variable RINGLOOP_BACKEND. If a forced one cannot be had,
-// NewEventLoop fails and says why.
+// environment variable RINGLOOP_BACKEND, to which "" leaves the choice. If a forced
+// one cannot be had, NewEventLoop fails and says why.
 func WithBackend(name string) Option { return func(o *options) { o.backend = name } }
 
 // WithBackendFactory makes the loop use a backend of your own.

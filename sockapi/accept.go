@@ -13,7 +13,9 @@ import (
 // Accept accepts one connection (loop.sock_accept, accept4(2)) and returns its
 // socket, which the caller must close and which is not bound to a loop yet, and
 // the address of the peer. A connection that a cancelled call had accepted goes
-// to the next one. The error is syscall.EINVAL if the socket is not listening.
+// to the next one. The error is syscall.EINVAL if the socket is not listening, and
+// EMFILE, ENFILE, ENOBUFS or ENOMEM while there is no room for one more connection:
+// a server pauses then and tries again.
 func Accept(co *loop.Coro, s *Socket) (*Socket, Addr, error) {
 	if err := s.enter(co, "accept"); err != nil {
 		return nil, Addr{}, err

@@ -42,7 +42,8 @@ const (
 // default executor, and in sequence if it is an *os.File or, with Read and Seek,
 // like one, because it may have no positions, as a pipe has none. The file must
 // stay open and must not be used otherwise until Sendfile returns; of a closed
-// one the error is os.ErrClosed.
+// one the error is os.ErrClosed. The kernel reads the file on the loop's thread:
+// what is not in the page cache stops the loop while the disk is read.
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. No other call's bytes

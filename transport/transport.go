@@ -6,7 +6,8 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
-// Conn is what all transports have in common (asyncio.BaseTransport). A
+// Conn is what all transports but those of subprocesses have in common
+// (asyncio.BaseTransport). A
 // transport belongs to the thread of its loop, and all its methods must be
 // called there. They are total: they may be called at any time, also after the
 // connection is lost.
@@ -28,10 +29,13 @@ type Conn interface {
 	ExtraInfo(name string) (value any, ok bool)
 	// PauseReading stops the delivery of data and of the end of the stream, also
 	// of what has been received already, until ResumeReading. It is idempotent
-	// and does nothing on a closed transport.
+	// and does nothing on a closed transport. A pipe for writing returns
+	// ErrUnsupported.
 	PauseReading() error
 	// ResumeReading undoes PauseReading. It calls nothing back before it has
-	// returned, is idempotent, and does nothing on a closed transport.
+	// returned, is idempotent, and does nothing on a closed transport. A pipe for
+	// writing returns ErrUnsupported, a closed loop loop.ErrLoopClosed, and in
+	// debug mode another goroutine gets loop.ErrWrongThread.
 	ResumeReading() error
 	// IsReading reports whether data may be delivered: not while paused, after
 	// the end of the stream, or when closing.
@@ -45,7 +49,8 @@ type Conn interface {
 	// WriteBufferLimits returns the water marks, low first as in asyncio.
 	WriteBufferLimits() (low, high int)
 	// WriteBufferSize returns the number of bytes that were written and that the
-	// kernel has not taken yet.
+	// kernel has not taken yet: of TLS those that are sent, encrypted; each
+	// packet counts 8 more.
 	WriteBufferSize() int
 	// Loop returns the loop that the transport belongs to.
 	Loop() *loop.Loop
@@ -59,8 +64,9 @@ const Default = -1
 type Transport interface {
 	Conn
 	// Write queues p for sending, in order, and never blocks. p stays the
-	// caller's: its bytes are copied or sent before Write returns. What is
-	// written in one turn leaves with one send, at the end of the turn.
+	// caller's: its bytes are copied or sent before Write returns. Small writes
+	// of one turn leave with one send, at the end of the turn; for large ones see
+	// the package's Buffers section.
 	//
 	// The error is ErrUnsupported, ErrWriteEOF after WriteEOF, or ErrSendfile
 	// while Sendfile runs, or, in debug mode, loop.ErrWrongThread, and then
@@ -73,7 +79,7 @@ type Transport interface {
 	Writelines(bufs [][]byte) error
 	// WriteEOF shuts the sending side when everything is sent; reading goes on.
 	// It is idempotent and does nothing on a closing transport. On a pipe it is
-	// Close. TLS returns ErrUnsupported.
+	// Close. TLS returns ErrUnsupported; while Sendfile runs it is ErrSendfile.
 	WriteEOF() error
 	// CanWriteEOF reports whether WriteEOF is supported.
 	CanWriteEOF() bool
@@ -100,7 +106,8 @@ type DatagramTransport interface {
 }
 
 // SubprocessTransport is a running or ended child process
-// (asyncio.SubprocessTransport).
+// (asyncio.SubprocessTransport). It belongs to the thread of its loop, and all its
+// methods must be called there, at any time, also when everything is over.
 type SubprocessTransport interface {
 	// PID returns the number of the process, also after its end (get_pid).
 	PID() int
@@ -112,11 +119,13 @@ type SubprocessTransport interface {
 	// that killed the process; ok is false while it runs (get_returncode).
 	ReturnCode() (code int, ok bool)
 	// Wait suspends the task until the process has ended and returns what
-	// ReturnCode does then. It does not wait for pipes that others keep open.
+	// ReturnCode does then. It does not wait for pipes that others keep open. The
+	// error is a CancelledError, or ErrLoopClosed.
 	Wait(co *loop.Coro) (code int, err error)
 	// SendSignal sends a signal through the pidfd, so that it never hits another
 	// process. When the process has ended, nothing is sent, and after
-	// ConnectionLost the error is os.ErrProcessDone (send_signal).
+	// ConnectionLost the error is os.ErrProcessDone. Otherwise it is that of the
+	// kernel: EPERM, or EINVAL for what is no signal (send_signal).
 	SendSignal(sig syscall.Signal) error
 	// Terminate sends SIGTERM.
 	Terminate() error

@@ -403,6 +403,11 @@ func TestAStopLetsResponsesFinish(t *testing.T) {
 // closed with that unread would be reset, and the end of the response lost.
 func TestAStopLetsAResponseFinishThoughMoreRequestsHaveCome(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *running) {
+		idle, err := net.Dial("tcp", s.addr()) // ends when the stop has begun
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close()
 		c, err := net.Dial("tcp", s.addr())
 		if err != nil {
 			t.Fatal(err)
@@ -418,6 +423,9 @@ func TestAStopLetsAResponseFinishThoughMoreRequestsHaveCome(t *testing.T) {
 		fmt.Fprintf(c, get, "one.txt")
 		stopped := make(chan int)
 		go func() { stopped <- s.stop() }()
+		if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatalf("the idle connection: %v", err)
+		}
 		body, err := io.ReadAll(res.Body)
 		if err != nil || !bytes.Equal(body, content("large.bin")) {
 			t.Errorf("the response in progress: %d bytes, %v", len(body), err)
