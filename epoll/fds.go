@@ -36,7 +36,7 @@ const (
 	stream   // registered for input or output, not only for polls
 	blocking // O_NONBLOCK is not set
 	regular  // a file whose calls never wait
-	listens  // an accept had to wait
+	listens  // an accept was successful or had to wait
 
 	unknown = readable | writable
 )
@@ -251,7 +251,7 @@ func (b *Backend) park(e *entry, op *backend.Op, events uint16) {
 		// The registration reports what is ready now, so the first attempt on an
 		// accepted connection can wait for that. Without it, and for what may be
 		// the wrong kind of socket, the call itself has to tell.
-		if errno := b.ensure(e, events); errno == 0 && events == inEvents && e.kind != kindUnknown {
+		if errno := b.ensure(e, events); errno == 0 && events == inEvents && e.kind != kindUnknown && e.bits&listens == 0 {
 			e.bits &^= readable
 		}
 	} else if e.idle() || events == unix.EPOLLOUT && e.kindNow() == kindOther {

@@ -129,7 +129,7 @@ func (b *Backend) accept(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		// A unix listener that was shut down says so only to those who can wait.
 		return 0, syscall.EINVAL, true
 	}
-	if errno == syscall.EAGAIN {
+	if errno == 0 || errno == syscall.EAGAIN {
 		e.bits |= listens
 	}
 	if errno != 0 {

@@ -32,7 +32,7 @@ func Accept(co *loop.Coro, s *Socket) (*Socket, Addr, error) {
 func (s *Socket) accept(co *loop.Coro) (*Socket, Addr, error) {
 	if k := s.kept; k != nil && k.data == nil {
 		s.kept = nil
-		if k.errno != 0 {
+		if k.conn == nil {
 			return nil, Addr{}, s.fail("accept", s.whyNotAccepted(k.errno))
 		}
 		return k.conn, k.addr, nil

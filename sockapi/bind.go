@@ -114,12 +114,12 @@ func (h *home) leave(fd int32) {
 	c := &closeOp{home: h}
 	c.op = backend.Op{Receiver: c, Code: backend.OpClose, FD: fd}
 	h.mu.Lock()
-	closed := h.closed
-	if !closed {
+	now := h.closed || !h.loop.IsRunning() // and nobody knows when it will
+	if !now {
 		h.left[c] = true
 	}
 	h.mu.Unlock()
-	if closed {
+	if now {
 		c.closeNow()
 		return
 	}

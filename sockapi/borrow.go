@@ -37,7 +37,7 @@ func RecvBorrowed(co *loop.Coro, s *Socket) ([]byte, error) {
 // recvBorrowed receives while the call has the lane.
 func (s *Socket) recvBorrowed(co *loop.Coro) ([]byte, error) {
 	s.giveBack()
-	if s.kept != nil {
+	if s.hasKept() {
 		data, err := s.lendKept()
 		return data, s.wrap("recv", err)
 	}

@@ -93,8 +93,10 @@ func (s *Socket) closeWhenIdle() {
 		return
 	}
 	s.out.op = backend.Op{Receiver: &s.out, Code: backend.OpClose, FD: s.fd}
-	if s.home == nil || s.loop.IsClosed() {
-		_ = s.closeNow() // no backend knows the descriptor; nobody is to be told
+	if s.home == nil || !s.loop.IsRunning() {
+		// No backend knows the descriptor, or it does nothing with it; nobody is
+		// to be told.
+		_ = s.closeNow()
 		return
 	}
 	s.home.close(s)

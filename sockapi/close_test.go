@@ -517,3 +517,73 @@ func TestAConnectionOfAnAcceptThatItsLoopEndsAfterTheListenerIsClosed(t *testing
 		})
 	}
 }
+
+func TestShutdownEndsWhoWaitsForRoomInAUnixStream(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		file := tempFile(t, make([]byte, 4<<20))
+		for name, send := range map[string]func(co *loop.Coro, s *Socket) error{
+			"SendAll":  func(co *loop.Coro, s *Socket) error { return SendAll(co, s, make([]byte, 4<<20)) },
+			"SendAllV": func(co *loop.Coro, s *Socket) error { return SendAllV(co, s, [][]byte{make([]byte, 4<<20)}) },
+			"Sendfile": func(co *loop.Coro, s *Socket) error { _, err := Sendfile(co, s, file, 0, ToEnd, nil); return err },
+		} {
+			a, _ := pair(t, unix.SOCK_STREAM)
+			run(t, l, func(co *loop.Coro) error {
+				sending := spawn(co, func(co *loop.Coro) (int, error) { return 0, send(co, a) })
+				yield(t, co, 5)
+				if err := a.Shutdown(unix.SHUT_WR); err != nil {
+					return err
+				}
+				if _, err := sending.Await(co); !errors.Is(err, unix.EPIPE) {
+					t.Errorf("%s = %v, want EPIPE", name, err)
+				}
+				if err := SendAll(co, a, []byte("x")); !errors.Is(err, unix.EPIPE) {
+					t.Errorf("SendAll after %s = %v, want EPIPE", name, err)
+				}
+				return nil
+			})
+		}
+	})
+}
+
+func TestCloseTakesEffectThoughTheSocketsLoopDoesNotRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		use := func(s *Socket) func(co *loop.Coro) error {
+			return func(co *loop.Coro) error { return SendAll(co, s, []byte("x")) }
+		}
+		ended := func(t *testing.T, peer *Socket) {
+			t.Helper()
+			var p [8]byte
+			if n, err := unix.Read(peer.Fd(), p[:]); n != 1 || err != nil {
+				t.Errorf("the peer got %d bytes, %v", n, err)
+			}
+			if n, err := unix.Read(peer.Fd(), p[:]); n != 0 || err != nil {
+				t.Errorf("the peer got %d bytes, %v, want the end", n, err)
+			}
+		}
+		a, peer := pair(t, unix.SOCK_STREAM)
+		run(t, l, use(a))
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, peer)
+
+		a, peer = pair(t, unix.SOCK_STREAM)
+		run(t, l, use(a))
+		run(t, newLoop(t, l.Features().Backend), func(co *loop.Coro) error {
+			if err := SendAll(co, a, nil); err != nil { // moves it
+				return err
+			}
+			return CloseWait(co, a)
+		})
+		ended(t, peer)
+
+		a, peer = pair(t, unix.SOCK_STREAM)
+		run(t, l, use(a))
+		fd, _, err := a.Detach()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Close(fd)
+		ended(t, peer)
+	})
+}

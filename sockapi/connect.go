@@ -48,70 +48,46 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 	if err := addr.raw(s.Family(), &ext.Addr); err != nil {
 		return err
 	}
-	ln.op.Code, ln.op.FD = backend.OpConnect, s.fd
-	if err := ln.perform(co); err != nil {
-		s.connecting = true
-		return err
-	}
-	again := s.connecting
-	switch {
-	case ln.errno == syscall.EALREADY && again:
-		if err := s.finishConnect(co); err != nil {
+	cancelled := s.connecting
+	for {
+		ln.op.Code, ln.op.FD = backend.OpConnect, s.fd
+		if err := ln.perform(co); err != nil {
+			if cancelled == nil && ln.begun {
+				s.connecting = new(backend.Addr)
+				*s.connecting = ext.Addr
+			}
 			return err
 		}
-		return s.connectedTo(addr)
-	case ln.errno == syscall.EISCONN && again:
-		// The connect that was cancelled has succeeded since.
-		s.connecting = false
-		return s.connectedTo(addr)
-	case ln.errno != 0:
-		return ln.errno
+		if ln.errno != syscall.EALREADY || cancelled == nil {
+			break
+		}
+		if err := s.writable(co); err != nil {
+			return err
+		}
 	}
-	s.connecting = false
-	if again { // it may be the end of the one that was cancelled
-		return s.connectedTo(addr)
+	errno := ln.errno
+	if cancelled == nil {
+		return errorOf(errno)
 	}
-	return nil
-}
-
-// connectedTo returns EISCONN if the connect that was cancelled was one to another
-// address.
-func (s *Socket) connectedTo(addr Addr) error {
-	peer, err := s.PeerAddr()
-	if err != nil {
-		return err
+	// It was the end of the connect that was cancelled.
+	s.connecting = nil
+	if (errno == 0 || errno == syscall.EISCONN) && *cancelled != ext.Addr {
+		return syscall.EISCONN
 	}
-	if peer.sameAs(addr, s.Family()) {
+	if errno == syscall.EISCONN {
 		return nil
 	}
-	if addr.AddrPort().Addr().IsUnspecified() && addr.Port() == peer.Port() {
-		return nil // it stands for this host
-	}
-	return syscall.EISCONN
+	return errorOf(errno)
 }
 
-// sameAs reports whether both are one address for a socket of the family.
-func (a Addr) sameAs(b Addr, family int) bool {
-	var x, y backend.Addr
-	return a.raw(family, &x) == nil && b.raw(family, &y) == nil && x == y
-}
-
-// finishConnect waits for the end of a connect that is under way.
-func (s *Socket) finishConnect(co *loop.Coro) error {
+// writable waits for the end of a connect that is under way.
+func (s *Socket) writable(co *loop.Coro) error {
 	ln := &s.out
 	ln.op.Code, ln.op.Arg = backend.OpPoll, unix.POLLOUT
 	err := ln.perform(co)
 	ln.op.Arg = 0
-	if err != nil {
-		return err
-	}
-	s.connecting = false
-	if ln.errno != 0 {
-		return ln.errno
-	}
-	v, err := unix.GetsockoptInt(int(s.fd), unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && v != 0 {
-		err = syscall.Errno(v)
+	if err == nil {
+		err = errorOf(ln.errno)
 	}
 	return err
 }

@@ -30,7 +30,9 @@ func (ln *lane) keep() {
 		return
 	}
 	if ln.errno != 0 {
-		s.kept = &kept{errno: ln.errno}
+		if s.kept == nil && toldOnce(op, ln.errno) {
+			s.kept = &kept{errno: ln.errno}
+		}
 		return
 	}
 	switch op.Code {
@@ -50,6 +52,21 @@ func (ln *lane) keep() {
 		s.kept = k
 	}
 }
+
+// toldOnce reports whether the kernel tells an error of an input operation only
+// once: one of the connection, not one of the moment. An Accept's is about a
+// connection that is gone.
+func toldOnce(op *backend.Op, errno syscall.Errno) bool {
+	switch errno {
+	case syscall.ENOTCONN, syscall.ENOMEM, syscall.ENOBUFS, syscall.EINVAL, syscall.EOPNOTSUPP:
+		return false
+	}
+	return op.Code != backend.OpAccept
+}
+
+// hasKept reports whether something was put aside for a call that receives. A
+// connection is for Accept.
+func (s *Socket) hasKept() bool { return s.kept != nil && s.kept.conn == nil }
 
 // receiveKept gives p what was put aside; the rest of a packet is dropped.
 func (s *Socket) receiveKept(p []byte) (int, Addr, error) {

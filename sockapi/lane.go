@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -27,6 +29,8 @@ type lane struct {
 	n           int // the result of op
 	errno       syscall.Errno
 	holder      *loop.Coro // of the call that has the lane, or nil
+	begun       bool       // op was handed to the backend
+	ended       bool       // op was cancelled because this direction was shut down
 	cancelled   bool       // the task that waits for op was cancelled
 	expired     bool       // the deadline of the call that has the lane has passed
 }
@@ -42,7 +46,7 @@ func (ln *lane) init(s *Socket) {
 func (ln *lane) perform(co *loop.Coro) error {
 	s := ln.sock
 	ln.errno, ln.n = syscall.ECANCELED, 0
-	ln.cancelled = false
+	ln.begun, ln.ended, ln.cancelled = false, false, false
 	switch {
 	case s.state >= stateClosing:
 		return ErrSocketClosed
@@ -68,6 +72,7 @@ func (ln *lane) Start() bool {
 	if s.home == nil {
 		s.home = homeOf(s.loop)
 	}
+	ln.begun = true
 	if s.tries < maxTries && ln.try() {
 		s.tries++
 		return false
@@ -108,8 +113,19 @@ func (ln *lane) interrupted(co *loop.Coro) error {
 		return ErrSocketClosed
 	case ln.expired:
 		return os.ErrDeadlineExceeded
+	case ln.ended:
+		return syscall.EPIPE
 	}
 	return nil
+}
+
+// shut ends the operation of a direction that was shut down. The kernel does not
+// tell who waits for room in a Unix stream.
+func (ln *lane) shut() {
+	if ln.sock.family == unix.AF_UNIX && ln.op.InFlight() && ln.op.Code != backend.OpClose {
+		ln.ended = true
+		ln.sock.loop.CancelOp(&ln.op)
+	}
 }
 
 // Complete is told by the backend that op has ended.

@@ -34,7 +34,7 @@ func RecvInto(co *loop.Coro, s *Socket, p []byte) (int, error) {
 
 // recvInto receives while the call has the lane.
 func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
-	if s.kept != nil {
+	if s.hasKept() {
 		n, _, err := s.receiveKept(p)
 		return n, s.wrap("recv", err)
 	}
@@ -77,7 +77,7 @@ func notPositive(n int) error {
 
 // recv receives while the call has the lane.
 func (s *Socket) recv(co *loop.Coro, n int) ([]byte, error) {
-	if n <= ownBuffer || !s.stream() || s.kept != nil {
+	if n <= ownBuffer || !s.stream() || s.hasKept() {
 		p := make([]byte, n)
 		n, err := s.recvInto(co, p)
 		return p[:n:n], err
@@ -138,7 +138,7 @@ func RecvFromInto(co *loop.Coro, s *Socket, p []byte) (int, Addr, error) {
 
 // recvFrom receives while the call has the lane.
 func (s *Socket) recvFrom(co *loop.Coro, p []byte) (int, Addr, error) {
-	if s.kept != nil {
+	if s.hasKept() {
 		n, from, err := s.receiveKept(p)
 		return n, from, s.wrap("recvfrom", err)
 	}

@@ -28,9 +28,10 @@ type Socket struct {
 	proto   int16
 	state   state
 	tries   uint8 // operations done by Try since a task last waited here
-	// connecting says that a connect was cancelled and may go on in the kernel.
-	connecting bool
-	ahead      aheadState
+	ahead   aheadState
+	// connecting is the address of a connect that was cancelled and may go on in
+	// the kernel.
+	connecting *backend.Addr
 }
 
 type state uint8
@@ -154,13 +155,17 @@ func (s *Socket) Listen(backlog int) error {
 }
 
 // Shutdown ends one or both directions (shutdown(2)) at once: how is SHUT_RD,
-// SHUT_WR or SHUT_RDWR. Calls that wait see the end of the stream.
+// SHUT_WR or SHUT_RDWR. Calls that wait see the end of the stream, also those that
+// have begun to send: what the kernel has not taken of theirs is not sent.
 func (s *Socket) Shutdown(how int) error {
 	if err := s.direct("shutdown"); err != nil {
 		return err
 	}
 	if err := unix.Shutdown(int(s.fd), how); err != nil {
 		return s.fail("shutdown", err)
+	}
+	if how != unix.SHUT_RD {
+		s.out.shut()
 	}
 	return nil
 }

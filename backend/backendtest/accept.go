@@ -277,4 +277,11 @@ func acceptRecv(d *driver) {
 		d.submit(o)
 		d.wantErr(o, unix.ENOTCONN)
 	}
+	l = d.listener(inet4, 16)
+	c := d.dial(unix.AF_INET, d.name(l))
+	d.wantAccepted(d.submit(d.accept(l)), c) // which did not have to wait
+	for _, o := range []*op{d.recv(l, 0), d.multi(d.recv(l, 0))} {
+		d.submit(o)
+		d.wantErr(o, unix.ENOTCONN)
+	}
 }
