@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -24,8 +25,23 @@ func (b *Backend) Features() backend.Features {
 	}}
 }
 
+// remembered calls a probe once, and again after a shortage, which may pass.
+func remembered(probe func() error) func() error {
+	var mu sync.Mutex
+	done, result := false, error(nil)
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !done {
+			result = probe()
+			done = !errors.Is(result, syscall.EMFILE) && !errors.Is(result, syscall.ENFILE) && !errors.Is(result, syscall.ENOMEM)
+		}
+		return result
+	}
+}
+
 // probePwait2 makes an epoll_pwait2 that returns at once.
-var probePwait2 = sync.OnceValue(func() error {
+var probePwait2 = remembered(func() error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("epoll_create1: %w", err)
@@ -43,7 +59,7 @@ var probePwait2 = sync.OnceValue(func() error {
 
 // probePidfd waits for this process itself, which is not a child of its own:
 // a kernel that understands the question answers ECHILD.
-var probePidfd = sync.OnceValue(func() error {
+var probePidfd = remembered(func() error {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		return fmt.Errorf("pidfd_open: %w", err)

@@ -278,13 +278,10 @@ func checkPollable(fd int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFSOCK, unix.S_IFIFO:
+	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFSOCK || kind == unix.S_IFIFO {
 		return nil
-	case unix.S_IFREG, unix.S_IFDIR:
-		return unix.EPERM
 	}
-	// For devices and anonymous files only the kernel knows.
+	// Of others only the kernel knows: some files of /proc can be watched.
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("epoll_create1: %w", err)

@@ -239,6 +239,11 @@ func TestDescriptorsThatCannotBeWatchedAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer null.Close()
+		mounts, err := os.Open("/proc/self/mounts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer mounts.Close()
 		const notOpen = 1 << 19
 		socket, _ := socketPair(t)
 		for _, c := range []struct {
@@ -249,12 +254,17 @@ func TestDescriptorsThatCannotBeWatchedAreRefused(t *testing.T) {
 			{"a regular file", int(file.Fd()), unix.EPERM},
 			{"/dev/null", int(null.Fd()), unix.EPERM},
 			{"a closed fd", notOpen, unix.EBADF},
+			{"a file of /proc that can be watched", int(mounts.Fd()), nil},
 			{"a negative fd", -1, ErrInvalidArgument},
 			{"a number whose lower half is a socket", 1<<32 + socket, ErrInvalidArgument},
 		} {
 			wantErr(t, "AddReader of "+c.what, l.AddReader(c.fd, func() {}), c.want)
 			wantErr(t, "AddWriter of "+c.what, l.AddWriter(c.fd, func() {}), c.want)
 		}
+		_, err = l.RemoveReader(int(mounts.Fd()))
+		wantErr(t, "RemoveReader", err, nil)
+		_, err = l.RemoveWriter(int(mounts.Fd()))
+		wantErr(t, "RemoveWriter", err, nil)
 		_, err = l.RemoveReader(-1)
 		wantErr(t, "RemoveReader of a negative fd", err, ErrInvalidArgument)
 		wantErr(t, "AddReader of a nil callback", l.AddReader(socket, nil), ErrInvalidArgument)

@@ -156,16 +156,17 @@ func pollable(fd int32) syscall.Errno {
 		return err.(syscall.Errno)
 	}
 	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFBLK:
+	case unix.S_IFDIR, unix.S_IFBLK:
 		return syscall.EPERM
-	case unix.S_IFCHR:
-		return pollableDevice(fd)
+	case unix.S_IFCHR, unix.S_IFREG:
+		return pollableFile(fd)
 	}
 	return 0
 }
 
-// pollableDevice asks epoll itself: terminals can be polled, /dev/null cannot.
-func pollableDevice(fd int32) syscall.Errno {
+// pollableFile asks epoll itself: terminals and some files of /proc can be polled,
+// /dev/null and files on a disk cannot.
+func pollableFile(fd int32) syscall.Errno {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return 0

@@ -54,13 +54,20 @@ func probed() (missing map[string]error, err error) {
 			c.err = explain(c.err)
 		}
 		c.done = !passing(c.err)
+		for _, why := range c.missing {
+			c.done = c.done && !noDescriptors(why)
+		}
 	}
 	return c.missing, c.err
 }
 
 // passing reports whether an error may be gone the next time.
 func passing(err error) bool {
-	return errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EAGAIN)
+	return errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EAGAIN) || noDescriptors(err)
+}
+
+func noDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // probe creates a small ring and exercises each feature that is not a flag of

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
@@ -58,6 +60,42 @@ func TestOnlyShortagesAreProbedAgain(t *testing.T) {
 		if got := passing(err); got != want {
 			t.Errorf("passing(%v) = %v", err, got)
 		}
+	}
+}
+
+func TestFeaturesThatFoundNoDescriptorAreProbedAgain(t *testing.T) {
+	if err := Available(); err != nil {
+		t.Skipf("io_uring: %v", err)
+	}
+	before, err := probed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	probeCache.done = false
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.Dup(0) // the lowest number that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(free)
+	few := limit
+	few.Cur = uint64(free) + 1 // the ring, and nothing else
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	short, shortErr := probed()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if shortErr == nil && len(short) <= len(before) {
+		t.Fatalf("nothing was missing without descriptors: %v", short)
+	}
+	after, err := probed()
+	if err != nil || len(after) != len(before) {
+		t.Errorf("then %v is missing, before %v; %v", after, before, err)
 	}
 }
 

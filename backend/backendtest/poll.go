@@ -28,6 +28,7 @@ func pollTests() []test {
 		{name: "a listener is readable when a connection waits", fn: pollListener},
 		{name: "a reset is POLLERR and POLLHUP", fn: pollReset},
 		{name: "an eventfd, a terminal and an epoll instance can be polled", fn: pollOther},
+		{name: "a file of /proc that can be polled is", fn: pollProc},
 		{name: "a multishot on a hung up descriptor can be cancelled", fn: pollMultiHup},
 		{name: "a duplicate descriptor is polled for itself", fn: pollDup},
 	}))
@@ -294,6 +295,14 @@ func pollOther(d *driver) {
 	for _, o := range ops {
 		d.wantEvents(o, unix.POLLIN, unix.POLLOUT)
 	}
+}
+
+// pollProc polls a file that is a regular one by its type only.
+func pollProc(d *driver) {
+	fd, err := unix.Open("/proc/self/mounts", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	d.ok(err, "open")
+	d.own(fd)
+	d.wantEvents(d.submit(d.poll(fd, unix.POLLIN)), unix.POLLIN, unix.POLLOUT)
 }
 
 func pollMultiHup(d *driver) {
