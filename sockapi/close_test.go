@@ -567,6 +567,36 @@ func TestCloseTakesEffectThoughTheSocketsLoopDoesNotRun(t *testing.T) {
 		}
 		ended(t, peer)
 
+		number := int32(-1)
+		a, peer = pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			waiting := recvTask(co, a) // so that the backend knows the descriptor
+			yield(t, co, 3)
+			waiting.Cancel("")
+			_, _ = waiting.Await(co)
+			number = a.fd
+			return nil
+		})
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a, peer = pair(t, unix.SOCK_STREAM)
+		if a.fd != number {
+			t.Errorf("the next socket has number %d, not %d", a.fd, number)
+		}
+		run(t, l, func(co *loop.Coro) error {
+			waiting := recvTask(co, a)
+			yield(t, co, 3)
+			if err := SendAll(co, peer, []byte("x")); err != nil {
+				return err
+			}
+			got, err := waiting.Await(co)
+			if got != "x" {
+				t.Errorf("who has the number now got %q", got)
+			}
+			return err
+		})
+
 		a, peer = pair(t, unix.SOCK_STREAM)
 		run(t, l, use(a))
 		run(t, newLoop(t, l.Features().Backend), func(co *loop.Coro) error {
