@@ -20,6 +20,16 @@ func goroutines() map[string]string {
 	return all
 }
 
+// lookingUp reports whether one of the goroutines resolves a name.
+func lookingUp(stacks map[string]string) bool {
+	for _, stack := range stacks {
+		if strings.Contains(stack, "net.(*Resolver).") {
+			return true
+		}
+	}
+	return false
+}
+
 // stacks returns the dump of all goroutines; the calling one comes first.
 func stacks() []byte {
 	for size := 64 << 10; ; size *= 2 {

@@ -1,9 +1,11 @@
 package leaktest
 
 import (
+	"context"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -95,6 +97,37 @@ func TestLeaksWaitsForWhatIsJustEnding(t *testing.T) {
 	defer timer.Stop()
 	if leaks := s.Leaks(patience); len(leaks) != 0 {
 		t.Errorf("leaks: %q", leaks)
+	}
+}
+
+func TestASnapshotHasNothingOfALookUp(t *testing.T) {
+	dialled, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	r := net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		once.Do(func() { close(dialled) })
+		<-release
+		return nil, net.ErrClosed
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.LookupIPAddr(ctx, "name.invalid.")
+		ended <- err
+	}()
+	<-dialled
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("the look-up found something")
+	}
+	if !lookingUp(goroutines()) {
+		t.Error("the look-up that was cancelled is not seen")
+	}
+	close(release)
+	if _, err := Take(); err != nil {
+		t.Fatal(err)
+	}
+	if lookingUp(goroutines()) {
+		t.Error("there is a snapshot while a name is being looked up")
 	}
 }
 
