@@ -568,7 +568,7 @@ func TestCloseTakesEffectThoughTheSocketsLoopDoesNotRun(t *testing.T) {
 		ended(t, peer)
 
 		number := int32(-1)
-		a, peer = pair(t, unix.SOCK_STREAM)
+		a, _ = pair(t, unix.SOCK_STREAM)
 		run(t, l, func(co *loop.Coro) error {
 			waiting := recvTask(co, a) // so that the backend knows the descriptor
 			yield(t, co, 3)
