@@ -13,16 +13,13 @@ import (
 	"github.com/seed-80cfe818/ringloop/internal/linger"
 )
 
-// DefaultBufferSize is the size in bytes of the receive buffer if
-// Options.BufferSize is 0. Small messages only ever touch its beginning, so that
-// its size costs them nothing.
-const DefaultBufferSize = 64 << 10
-
 // Options configures a Backend. The zero value is a good choice.
 type Options struct {
 	// BufferSize is the size in bytes of the one buffer that receives without
 	// memory of their own (multishot recv) use in turn: the most that one
-	// completion of theirs delivers. 0 means DefaultBufferSize.
+	// completion of theirs delivers. 0 means 64 KiB, or 256 KiB where system
+	// calls are dear. Small messages only ever touch its beginning, so that its
+	// size costs them nothing.
 	BufferSize int
 }
 
@@ -84,7 +81,7 @@ func New(o *Options) (*Backend, error) {
 	}
 	size := o.BufferSize
 	if size == 0 {
-		size = DefaultBufferSize
+		size = hot.DefaultSize()
 	}
 	b := &Backend{hot: hot.New(size), lookout: linger.New(), events: make([]unix.EpollEvent, 256)}
 	var err error

@@ -16,8 +16,8 @@ import (
 // memory, so that it is the way to receive for servers with many connections.
 // It is asyncio's sock_recv without a size and without a copy.
 //
-// The loop goes on receiving between the calls, up to some 64 KiB ahead, which
-// the next call on s gets, whichever it is. A socket for which it does so is in
+// The loop goes on receiving between the calls, until it is 64 KiB ahead, which
+// the next calls on s get, whichever they are. A socket for which it does so is in
 // use: see [Settle].
 func RecvBorrowed(co *loop.Coro, s *Socket) ([]byte, error) {
 	if err := s.enter(co, "recv"); err != nil {

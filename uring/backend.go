@@ -106,7 +106,7 @@ func build(opt Options, known map[string]error) (*Backend, error) {
 	for f, why := range refused {
 		missing[f] = why
 	}
-	b := &Backend{own: hot.New(max(opt.BufferSize, bulkSize)), direct: directSend(), lookout: linger.New()}
+	b := &Backend{own: hot.New(max(opt.BufferSize, hot.DefaultSize())), direct: directSend(), lookout: linger.New()}
 	if b.ring, err = newRing(s); err != nil {
 		b.ring.close()
 		return nil, err

@@ -16,9 +16,6 @@ import (
 // cache because all connections use it in turn. One that finds all provided
 // buffers taken receives so once, so that nobody has to wait for those.
 
-// bulkSize is the size in bytes of the buffer for receiving in bulk.
-const bulkSize = 64 << 10
-
 const (
 	// bulkTurn is how many bytes a multishot receives in bulk, about, before
 	// others have their turn.

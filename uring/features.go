@@ -58,8 +58,8 @@ type Options struct {
 	CQEntries uint32
 	// BufferSize is the size in bytes of one provided buffer, 32 KiB if 0. One
 	// completion of a recv without a buffer of its own delivers at most that, or
-	// 64 KiB if much arrives on the connection. A packet that is larger than a
-	// provided buffer is cut off.
+	// 64 KiB if much arrives on the connection, 256 KiB where system calls are
+	// dear. A packet that is larger than a provided buffer is cut off.
 	BufferSize int
 	// Buffers is the number of provided buffers, a power of two up to 32768,
 	// 256 if 0. Memory that no message ever reached is not used.

@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/seed-80cfe818/ringloop/epoll"
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/uring"
 )
@@ -406,10 +405,10 @@ var peaks = regexp.MustCompile(`sent (\d+) bytes \(at most (\d+) waiting\), rece
 
 func TestMemoryStaysWithinTheWaterMarksWhenNobodyReads(t *testing.T) {
 	forEachKind(t, func(t *testing.T, p *running) {
-		// As much as asyncio's high water mark, and what is received at once.
-		size, limit := int64(1<<30), int64(64<<10+epoll.DefaultBufferSize)
+		// As much as asyncio's high water mark, and the most that is received at once.
+		size, limit := int64(1<<30), int64(64<<10+256<<10)
 		if p.tls {
-			limit = 512<<10 + epoll.DefaultBufferSize
+			limit = 512<<10 + 256<<10
 		}
 		if testing.Short() || p.tls {
 			size = 64 << 20

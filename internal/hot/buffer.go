@@ -2,7 +2,22 @@
 // connection in turn, so that it stays in the processor's cache.
 package hot
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/seed-80cfe818/ringloop/internal/callcost"
+)
+
+// DefaultSize is the size in bytes that a backend's buffer has by default: as
+// much as a fast peer has under way where system calls are dear, for there it is
+// dear as well to wake the peer with every piece of what is sent back; where they
+// are cheap, a part of it that stays in the cache, again and again.
+func DefaultSize() int {
+	if callcost.Dear() {
+		return 256 << 10
+	}
+	return 64 << 10
+}
 
 // maxSpare is how many buffers are kept for the next use.
 const maxSpare = 8
