@@ -194,6 +194,12 @@ func TestRangesAndConditions(t *testing.T) {
 		if res.StatusCode != 206 || !bytes.Contains(body, want[50000:]) || !strings.HasPrefix(res.Header.Get("Content-Type"), "multipart/byteranges") {
 			t.Errorf("two ranges: status %d, type %q", res.StatusCode, res.Header.Get("Content-Type"))
 		}
+		for n, want := range map[int]int{maxRanges: 206, maxRanges + 1: 200} {
+			res, _ = do(t, "GET", s.at("block.bin"), "Range", "bytes=0-0"+strings.Repeat(",0-0", n-1))
+			if res.StatusCode != want {
+				t.Errorf("%d ranges: status %d, want %d", n, res.StatusCode, want)
+			}
+		}
 		res, _ = do(t, "GET", s.at("block.bin"), "Range", "bytes=100000-")
 		if res.StatusCode != 416 || res.Header.Get("Content-Range") != "bytes */100000" {
 			t.Errorf("range past the end: status %d, %q", res.StatusCode, res.Header.Get("Content-Range"))
