@@ -8,8 +8,9 @@
 // SIGINT and SIGTERM stop everything: each command gets SIGTERM and, after the
 // time of grace or at a second signal, SIGKILL. SIGHUP, SIGUSR1 and SIGUSR2 are
 // passed on. Each command is a line for the shell and a process group, which
-// gets the signals; one program with arguments takes the shell's place. When
-// nobody reads the output any more, the commands go on without it.
+// gets the signals; one program with arguments takes the shell's place. What it
+// leaves behind in its group when it ends is killed. When nobody reads the output
+// any more, the commands go on without it.
 //
 //	main.go     flags, signals and the exit status
 //	config.go   what to run

@@ -253,11 +253,41 @@ func TestWhatACommandStartsInTheBackgroundIsStoppedToo(t *testing.T) {
 			if !strings.Contains(p.out.String(), c.says) {
 				t.Errorf("%q is not in the output %q", c.says, p.out)
 			}
-			for deadline := time.Now().Add(patience); lives(pid); runtime.Gosched() {
-				if time.Now().After(deadline) {
-					t.Fatalf("process %d is left", pid)
+			wantEnd(t, pid)
+		}
+	})
+}
+
+// wantEnd waits for the end of a process.
+func wantEnd(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); lives(pid); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			t.Fatalf("process %d is left", pid)
+		}
+	}
+}
+
+func TestWhatACommandLeavesBehindIsKilled(t *testing.T) {
+	const stubborn = `(trap "" TERM; exec sleep 1000) >/dev/null 2>&1 & echo worker $!`
+	onBackends(t, func(t *testing.T, backend string) {
+		for _, c := range []struct{ name, command, until string }{
+			{"after a crash", `x=sh -c '` + stubborn + `; exit 1'`, "starting again"},
+			{"at a stop", `x=sh -c '` + stubborn + `; exec sleep 1000'`, ""},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				p := startProgram(backend, "-backoff=1h", c.command)
+				p.out.until(t, "\n")
+				var worker int
+				if _, err := fmt.Sscanf(p.out.String(), "x | worker %d", &worker); err != nil {
+					t.Fatal(err)
 				}
-			}
+				p.log.until(t, c.until)
+				p.signal(t, syscall.SIGTERM)
+				p.ended(t, 0)
+				wantEnd(t, worker)
+			})
 		}
 	})
 }

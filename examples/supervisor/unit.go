@@ -88,8 +88,18 @@ func (u *unit) once(co *loop.Coro) (code int, err error) {
 		return 0, err
 	}
 	u.logf("process %d ended with %d", t.PID(), code)
-	return code, r.finish(co, t)
+	left := leaves(t.PID())
+	err = r.finish(co, t)
+	if left && leaves(t.PID()) {
+		u.logf("killing what process %d has left behind", t.PID())
+		_ = unix.Kill(-t.PID(), unix.SIGKILL) // which may have ended just now
+	}
+	return code, err
 }
+
+// leaves reports whether there are processes in the group of one that has ended.
+// While there are, no other process gets its number.
+func leaves(pid int) bool { return unix.Kill(-pid, 0) == nil }
 
 // shellLine is what the shell is told to run. One program takes the shell's
 // place. For anything else, such as a list of programs, the shell stays, and the
