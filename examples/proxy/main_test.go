@@ -518,11 +518,18 @@ func TestStoppingLetsConnectionsFinish(t *testing.T) {
 func TestStoppingDoesNotWaitForEver(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, p *running) {
 		c, s := p.dial(), p.accept()
+		ended, other := p.dial(), p.accept()
+		check(t, ended.CloseWrite())
+		wantEnd(t, other)
 		if code := p.stop(); code != 0 {
 			t.Errorf("status %d", code)
 		}
-		wantEnd(t, c)
-		wantEnd(t, s)
+		// Who may have missed something is told.
+		for name, c := range map[string]conn{"client": c, "server": s, "client that waits for an answer": ended} {
+			if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: read %d, %v, want a reset", name, n, err)
+			}
+		}
 	}, "-grace", "1ms")
 }
 

@@ -88,7 +88,7 @@ func (pr *pair) lost(s *side, err error) {
 	default:
 		s.other.t.Close()
 		var terr error
-		if pr.linger, terr = pr.p.l.CallLater(lingerLimit, s.other.abort); terr != nil {
+		if pr.linger, terr = pr.p.l.CallLater(lingerLimit, s.other.cut); terr != nil {
 			pr.failed(terr)
 		}
 	}
@@ -102,13 +102,13 @@ func (pr *pair) failed(err error) {
 	}
 }
 
-// abort ends everything.
-func (pr *pair) abort() {
+// cut ends everything.
+func (pr *pair) cut() {
 	if pr.connecting != nil {
 		pr.connecting.Cancel("stopping")
 	}
-	pr.client.abort()
-	pr.upstream.abort()
+	pr.client.cut()
+	pr.upstream.cut()
 }
 
 // check finishes the pair when nothing is left of it.

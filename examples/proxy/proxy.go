@@ -100,7 +100,7 @@ func (p *proxy) stop(co *loop.Coro, srv *transport.Server) error {
 	}
 	p.stopped = true
 	for pr := range p.pairs {
-		pr.abort()
+		pr.cut()
 	}
 	srv.AbortClients() // those whose TLS handshake is not over
 	if err := p.finished(co); err != nil {

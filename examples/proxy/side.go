@@ -89,6 +89,18 @@ func (s *side) abort() {
 	}
 }
 
+// cut aborts the connection, so that the peer does not take it for the end of
+// the stream, unless that is on its way.
+func (s *side) cut() {
+	switch {
+	case s.t == nil:
+	case s.other.eof && s.t.WriteBufferSize() == 0:
+		s.t.Abort()
+	default:
+		s.reset()
+	}
+}
+
 // reset aborts the connection in a way that the peer cannot take for the end of
 // the stream.
 func (s *side) reset() {
