@@ -30,9 +30,9 @@ need_packages() {
 		{ cat "$cache/apt.log" >&2; fail "could not install ${missing[*]}"; }
 }
 
-# apt_update refreshes the package lists, once per hour at most.
+# apt_update refreshes the machine's package lists, once per hour at most.
 apt_update() {
-	local stamp=$cache/apt-updated
+	local stamp=/var/lib/apt/lists/ringloop-updated
 	[[ -n $(find "$stamp" -mmin -60 2>/dev/null) ]] && return
 	apt-get update -qq || fail "apt-get update failed"
 	touch "$stamp"
