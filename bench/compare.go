@@ -127,7 +127,10 @@ func (s *settings) chooseClient() {
 
 // loadBy says in the results what made the load.
 func (s *settings) loadBy() string {
-	if s.client != "" {
+	switch {
+	case s.name == "http":
+		return "Load by wrk."
+	case s.client != "":
 		return "Load by the client in C, on io_uring."
 	}
 	return "Load by the client in Go."

@@ -1,4 +1,5 @@
-/* libuv's echo server, as its guide writes it.
+/* An echo server on libuv, with one hot buffer, that writes at once what can be
+ * written at once.
  *
  * usage: uv_echo PORT */
 #include <signal.h>
