@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -537,7 +538,7 @@ func TestTheMemoryOfAProtocolThatAPipeHasReplacedIsItsOwnAgain(t *testing.T) {
 		first := &bufferProtocol{buf: make([]byte, 16)}
 		plain, buffered := &streamDiary{}, &bufferProtocol{buf: make([]byte, 16)}
 		tr := readPipeOf(t, co, first, r).(*readPipe)
-		inFlight := func() bool { return tr.read.InFlight() && tr.lentBy == BufferReceiver(first) }
+		inFlight := func() bool { return tr.read.InFlight() && unsafe.SliceData(tr.read.Buf) == unsafe.SliceData(first.buf) }
 		replace := func(next Protocol) {
 			tr.SetProtocol(next)
 			until(t, co, "the read for the first has ended", func() bool { return !inFlight() })
@@ -1116,4 +1117,29 @@ func (p *pong) DataReceived([]byte) {
 		return
 	}
 	_ = p.write.Write(p.data)
+}
+
+// values is a protocol that cannot be compared, for it is not a pointer.
+type values struct {
+	BaseProtocol
+	buf []byte
+	got *int
+}
+
+func (p values) GetBuffer(int) []byte { return p.buf }
+func (p values) BufferUpdated(n int)  { *p.got += n }
+
+func TestAPipeTakesAProtocolThatCannotBeCompared(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		got := 0
+		tr, _, err := ConnectReadPipe(co, protocolOf(values{buf: make([]byte, 2), got: &got}), r)
+		check(t, err)
+		ok[int](t)(w.WriteString("abc"))
+		until(t, co, "everything is received", func() bool { return got == 3 })
+		tr.SetProtocol(values{buf: make([]byte, 2), got: &got})
+		ok[int](t)(w.WriteString("de"))
+		until(t, co, "the other one has the rest", func() bool { return got == 5 })
+		tr.Close()
+		turns(t, co)
+	})
 }

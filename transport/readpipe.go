@@ -21,8 +21,9 @@ type readPipe struct {
 	pipe
 	data   DataReceiver
 	buffer BufferReceiver
-	own    []byte         // the buffer for a DataReceiver
-	lentBy BufferReceiver // whose memory the last read went to, nil for own
+	own    []byte // the buffer for a DataReceiver
+	protos int    // how many protocols there have been
+	lentBy int    // whose memory the last read went to, as protos, 0 for own
 	read   backend.Op
 	first  backend.Op // polls for the first writer of a FIFO
 	kept   backend.Result
@@ -49,6 +50,7 @@ func (t *readPipe) SetProtocol(p Protocol) {
 	if !t.replace(p) {
 		return
 	}
+	t.protos++ // protocols need not be comparable
 	t.buffer, _ = p.(BufferReceiver)
 	t.data, _ = p.(DataReceiver)
 	t.takeBack()
@@ -88,12 +90,12 @@ func (t *readPipe) mayRead() bool {
 // prepare chooses the memory for the next read.
 func (t *readPipe) prepare() {
 	for t.buffer != nil {
-		asked := t.buffer
+		asked := t.protos
 		buf := t.getBuffer(Default)
 		if !t.mayRead() {
 			return
 		}
-		if t.buffer == asked {
+		if t.protos == asked {
 			t.lentBy, t.read.Buf = asked, buf
 			return
 		}
@@ -101,13 +103,20 @@ func (t *readPipe) prepare() {
 	if t.own == nil {
 		t.own = make([]byte, readPipeBuffer)
 	}
-	t.lentBy, t.read.Buf = nil, t.own
+	t.lentBy, t.read.Buf = 0, t.own
 }
 
 // getBuffer asks the protocol for memory, which must not be empty, or else the
 // connection ends.
 func (t *readPipe) getBuffer(sizehint int) (buf []byte) {
+	asked := false
+	defer func() {
+		if !asked { // GetBuffer has ended its goroutine
+			t.soon(t.next)
+		}
+	}()
 	ok := t.callOrEnd(t.end, "GetBuffer", t, t.proto, func() { buf = t.buffer.GetBuffer(sizehint) })
+	asked = true
 	if ok && len(buf) == 0 {
 		err := fmt.Errorf("%w: GetBuffer returned an empty buffer", loop.ErrInvalidArgument)
 		t.report(err)
@@ -156,7 +165,7 @@ func (t *readPipe) deliver(data []byte) {
 	switch {
 	case t.buffer == nil:
 		t.callData(data)
-	case t.lentBy == t.buffer:
+	case t.lentBy == t.protos:
 		t.callUpdated(len(data))
 	default:
 		t.copyOut(data)
@@ -185,9 +194,9 @@ func (t *readPipe) copyOut(data []byte) {
 			t.callData(data)
 			return
 		}
-		asked := t.buffer
+		asked := t.protos
 		buf := t.getBuffer(len(data))
-		if t.closing || t.paused || t.buffer != asked {
+		if t.closing || t.paused || t.protos != asked {
 			continue
 		}
 		n := copy(buf, data)
@@ -198,7 +207,7 @@ func (t *readPipe) copyOut(data []byte) {
 
 // keep keeps a copy of data, to be delivered when reading is resumed.
 func (t *readPipe) keep(data []byte) {
-	t.lentBy, t.read.Buf = nil, append([]byte(nil), data...)
+	t.lentBy, t.read.Buf = 0, append([]byte(nil), data...)
 	t.kept, t.keeping = backend.Result{N: len(data)}, true
 }
 
@@ -212,7 +221,7 @@ func (t *readPipe) takeBack() {
 
 // foreign reports whether the last read went to the memory of a protocol that
 // was replaced.
-func (t *readPipe) foreign() bool { return t.lentBy != nil && t.lentBy != t.buffer }
+func (t *readPipe) foreign() bool { return t.lentBy != 0 && t.lentBy != t.protos }
 
 // atEOF tells the protocol of the end, whatever it answers, and ends.
 func (t *readPipe) atEOF() {
@@ -248,7 +257,7 @@ func (t *readPipe) end(err error) {
 		return
 	}
 	t.keeping = false
-	if t.read.InFlight() && t.lentBy != nil {
+	if t.read.InFlight() && t.lentBy != 0 {
 		t.late, t.lateErr = true, err
 		t.loop.CancelOp(&t.read)
 		return
@@ -278,6 +287,9 @@ func (t *readPipe) PauseReading() error {
 // ResumeReading undoes PauseReading. It reads on in the next turn: the caller
 // may be the protocol, which has not done with what it was given.
 func (t *readPipe) ResumeReading() error {
+	if err := t.loop.CheckThread("ResumeReading"); err != nil {
+		return err
+	}
 	if t.paused && !t.closing {
 		t.paused = false
 		t.soon(t.resume)
