@@ -70,6 +70,15 @@ func (s *stream) checkMarks() {
 	}
 }
 
+// callFlow tells the protocol once more whether the buffer is full.
+func (s *stream) callFlow(full bool) {
+	if full {
+		s.callPause()
+	} else {
+		s.callResume()
+	}
+}
+
 func (s *stream) callPause() {
 	s.flags |= flagFull
 	p, ok := s.proto.(FlowController)

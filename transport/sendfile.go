@@ -35,6 +35,8 @@ type fileSender interface {
 	// socket, until the function that it returns is called. What PauseReading and
 	// ResumeReading ask for meanwhile is done then.
 	beginSendfile() (end func())
+	// callFlow calls PauseWriting or ResumeWriting of the protocol, if it has them.
+	callFlow(full bool)
 	// writingPaused reports whether PauseWriting was called and ResumeWriting was
 	// not.
 	writingPaused() bool
@@ -293,7 +295,7 @@ func (f *fileSending) read(co *loop.Coro, p []byte) (int, error) {
 // written. A transport that has it passes SetProtocol on to it.
 type fileProtocol struct {
 	app       Protocol
-	to        Transport
+	to        fileSender
 	writable  waitList
 	err       error
 	appPaused bool // what the application was told last
@@ -368,12 +370,7 @@ func (g *fileProtocol) restore() {
 	}
 	g.over = true
 	g.to.SetProtocol(g.app)
-	flow, ok := g.app.(FlowController)
-	switch {
-	case !ok || g.paused == g.appPaused:
-	case g.paused:
-		flow.PauseWriting()
-	default:
-		flow.ResumeWriting()
+	if g.paused != g.appPaused {
+		g.to.callFlow(g.paused)
 	}
 }

@@ -468,3 +468,25 @@ func TestTheFirstErrorOfTheKernelMeansThatSendfileIsNotAvailable(t *testing.T) {
 		check(t, p.untilLost(t, co))
 	})
 }
+
+func TestAPanicInPauseWritingAfterSendfileIsReported(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := reports(co)
+		p := &recorder{}
+		p.onPause = func() { panic("in PauseWriting") }
+		tr, _ := joined(t, co, p)
+		task := loop.CreateTask(co.Loop(), func(co *loop.Coro) (int64, error) {
+			return Sendfile(co, tr, strings.NewReader(strings.Repeat("x", 32<<20)), 0, ToEnd, nil)
+		}, nil)
+		until(t, co, "the transport is full", func() bool { return tr.(*stream).writingPaused() })
+		task.Cancel("enough")
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("Sendfile returned %v", err)
+		}
+		if len(*all) != 1 || !strings.Contains((*all)[0].Message, "PauseWriting") {
+			t.Errorf("reported: %v", *all)
+		}
+		tr.Abort()
+		check(t, p.untilLost(t, co))
+	})
+}

@@ -177,7 +177,11 @@ func (s *tlsStream) callEOF() (keepOpen bool) {
 	return p.EOFReceived()
 }
 
-func (s *tlsStream) callFlow(p FlowController, full bool) {
+func (s *tlsStream) callFlow(full bool) {
+	p, ok := s.proto.(FlowController)
+	if !ok {
+		return
+	}
 	before := s.loop.EnterContext(s.ctx)
 	if full {
 		defer s.returned(before, "protocol.PauseWriting() failed", false)

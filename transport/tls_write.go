@@ -111,9 +111,7 @@ func (s *tlsStream) writeRaw(p []byte) {
 func (s *tlsStream) tellFlow() {
 	for !s.busy && s.state == tlsOpen && s.full != s.rawFull {
 		s.full = s.rawFull
-		if p, ok := s.proto.(FlowController); ok {
-			s.callFlow(p, s.full)
-		}
+		s.callFlow(s.full)
 	}
 }
 
