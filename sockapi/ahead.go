@@ -166,10 +166,10 @@ func (s *Socket) keptAhead() *kept {
 
 // Settle ends the receiving ahead for RecvBorrowed, and returns when the kernel
 // has let go of the socket, which can then be detached, or used by another loop.
-// What was received goes to the next call that receives. It does nothing for
-// other sockets. The socket's loop only.
+// What was received goes to the next call that receives. A socket that another
+// loop has used belongs to the task's loop from then on. It does nothing else.
 func Settle(co *loop.Coro, s *Socket) error {
-	if s == nil || s.ahead&aheadOn == 0 {
+	if s == nil || s.ahead&aheadOn == 0 && (s.home == nil || s.loop == co.Loop()) {
 		return nil
 	}
 	if err := s.enter(co, "settle"); err != nil {

@@ -109,6 +109,13 @@ func closeAdopted(sh *shared, sock *sockapi.Socket) {
 	_ = sock.Close()
 }
 
+// closeOrphaned closes a socket that was adopted, after its loop.
+func closeOrphaned(sock *sockapi.Socket) {
+	sock.Release()
+	// There is nobody to be told.
+	_ = sock.Close()
+}
+
 // adopt makes the transport of a socket of the caller of what. A socket that is
 // in use, or another transport's, is refused and stays the caller's; otherwise it
 // is closed if the call fails.

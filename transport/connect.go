@@ -213,10 +213,20 @@ func connect(co *loop.Coro, info *loop.AddrInfo, local []loop.AddrInfo) (int, er
 		err = connectRaw(co, fd, &info.Addr)
 	}
 	if err != nil {
-		sharedOf(co.Loop()).close(int32(fd))
+		dropNew(co.Loop(), fd, err)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// dropNew closes a new socket with which nothing could be begun, because of err:
+// at once, so that its local address is free, unless an operation may be left.
+func dropNew(l *loop.Loop, fd int, err error) {
+	if errors.Is(err, loop.ErrCancelled) || l.IsClosed() {
+		sharedOf(l).close(int32(fd))
+		return
+	}
+	closeFD(int32(fd))
 }
 
 // bindLocal binds a socket to the first local address of its family that can be

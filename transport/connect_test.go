@@ -700,3 +700,49 @@ func TestTheErrorsOfASuppliedSocketNameTheCall(t *testing.T) {
 		}
 	})
 }
+
+func TestASocketOfAnotherLoopIsAdopted(t *testing.T) {
+	for _, typ := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+		eachBackend(t, func(t *testing.T, name string) {
+			first, second := ipcLoop(t, loop.WithBackend(name)), ipcLoop(t, loop.WithBackend(name))
+			ours, peer, err := sockapi.Pair(typ)
+			check(t, err)
+			defer peer.Close()
+			runTask(t, first, func(co *loop.Coro) error { return sockapi.SendAll(co, ours, []byte("x")) })
+			runTask(t, second, func(co *loop.Coro) error {
+				if typ == unix.SOCK_STREAM {
+					p := &recorder{}
+					tr, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+					check(t, err)
+					tr.Abort()
+					check(t, p.untilLost(t, co))
+				} else {
+					p := &datagramDiary{}
+					tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{Sock: ours})
+					check(t, err)
+					tr.Abort()
+					check(t, p.untilLost(t, co))
+				}
+				// The receive that was in flight ends with the socket.
+				until(t, co, "nothing is in flight", func() bool { return second.Backend().InFlight() == 0 })
+				return nil
+			})
+		})
+	}
+}
+
+func TestALocalPortIsFreeAsSoonAsAConnectionIsRefused(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		port := refusing(t)
+		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		_, local, err := net.SplitHostPort(free.Addr().String())
+		check(t, err)
+		check(t, free.Close())
+		for range 3 {
+			_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, &ConnectOptions{LocalHost: "127.0.0.1", LocalPort: local})
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Error(err)
+			}
+		}
+	})
+}

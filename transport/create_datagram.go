@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -172,6 +173,9 @@ func (o *DatagramOptions) socket(co *loop.Coro) (*datagramSocket, error) {
 	if o.Sock == nil {
 		return o.newSocket(co)
 	}
+	if err := sockapi.Settle(co, o.Sock); err != nil {
+		return nil, err
+	}
 	early, err := o.Sock.Adopt("a datagram transport")
 	if err != nil {
 		return nil, err
@@ -190,6 +194,11 @@ func (o *DatagramOptions) newSocket(co *loop.Coro) (*datagramSocket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.LocalAddr.IsValid() {
+		if err := sharedOf(co.Loop()).ports.wait(co); err != nil {
+			return nil, err
+		}
+	}
 	var first error
 	for i := range pairs {
 		s, err := o.open(co, &pairs[i])
@@ -199,8 +208,8 @@ func (o *DatagramOptions) newSocket(co *loop.Coro) (*datagramSocket, error) {
 		if first == nil {
 			first = err
 		}
-		if co.Loop().IsClosed() {
-			break
+		if errors.Is(err, loop.ErrCancelled) || co.Loop().IsClosed() {
+			return nil, err
 		}
 	}
 	return nil, first
@@ -297,7 +306,7 @@ func (o *DatagramOptions) open(co *loop.Coro, p *addrPair) (*datagramSocket, err
 	}
 	s := &datagramSocket{fd: fd, family: p.family}
 	if err := o.setUp(co, s, p); err != nil {
-		sharedOf(co.Loop()).close(int32(fd))
+		dropNew(co.Loop(), fd, err)
 		return nil, err
 	}
 	return s, nil

@@ -114,13 +114,26 @@ func (t *datagram) Protocol() DatagramProtocol { return t.proto }
 
 // begin tells the protocol that the endpoint is there, and starts to receive.
 func (t *datagram) begin() {
+	defer func() { // also after a runtime.Goexit in the callback
+		t.started = true
+		t.resume()
+	}()
 	t.call("ConnectionMade", t, t.proto, func() { t.proto.ConnectionMade(t) })
-	t.started = true
-	t.resume()
 }
 
 // receive takes what is there, and then waits for the next packet.
 func (t *datagram) receive() {
+	over := false
+	defer func() {
+		if !over { // a callback has ended its goroutine
+			t.soon(t.receive)
+		}
+	}()
+	t.receiveSome()
+	over = true
+}
+
+func (t *datagram) receiveSome() {
 	for range maxDatagramsAtOnce {
 		if !t.IsReading() || !t.started || t.keeping || t.recv.InFlight() {
 			return
@@ -150,8 +163,8 @@ func (t *datagram) Complete(op *backend.Op, r backend.Result) {
 	case t.paused:
 		t.kept, t.keeping = r, true
 	default:
+		defer t.receive() // also after a runtime.Goexit in the callback
 		t.received(r)
-		t.receive()
 	}
 }
 
@@ -446,7 +459,7 @@ func (t *datagram) close() {
 		closeAdopted(sh, t.sock)
 		return
 	}
-	sh.close(fd)
+	sh.closePort(fd)
 }
 
 // forget returns the descriptor, which nobody sees any more.
@@ -464,7 +477,12 @@ func (t *datagram) orphaned() {
 	t.loop.Logger().Warn("unclosed transport", "transport", t.String())
 	t.closing, t.ended = true, true
 	t.queue = packetQueue{}
-	closeFD(t.forget())
+	fd := t.forget()
+	if t.sock != nil {
+		closeOrphaned(t.sock)
+		return
+	}
+	closeFD(fd)
 }
 
 // Close loses the connection when everything is sent.
@@ -506,6 +524,9 @@ func (t *datagram) PauseReading() error {
 
 // ResumeReading undoes PauseReading.
 func (t *datagram) ResumeReading() error {
+	if err := t.loop.CheckThread("ResumeReading"); err != nil {
+		return err
+	}
 	if t.paused && !t.closing {
 		t.paused = false
 		t.soon(t.resume)
@@ -516,12 +537,12 @@ func (t *datagram) ResumeReading() error {
 // resume delivers what came before there was a transport and while reading was
 // paused, and goes on.
 func (t *datagram) resume() {
+	defer t.receive() // also after a runtime.Goexit in a callback
 	t.deliverEarly()
 	if t.keeping && t.IsReading() {
 		t.keeping = false
 		t.received(t.kept)
 	}
-	t.receive()
 }
 
 // deliverEarly delivers what came before there was a transport: a packet, and

@@ -1206,3 +1206,52 @@ func BenchmarkDatagramBounce(b *testing.B) {
 		})
 	}
 }
+
+func TestCancellingAnEndpointWithSeveralAddressesEndsIt(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &datagramDiary{} },
+				&DatagramOptions{RemoteAddr: sockapi.HostAddr("", 9)}) // 0.0.0.0 and ::
+			return err
+		})
+		for !strings.Contains(task.Stack(), "connect") {
+			if task.Done() {
+				t.Fatal("it was too fast")
+			}
+			check(t, loop.Sleep(co, 0))
+		}
+		task.Cancel("enough")
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("the cancelled call returned %v", err)
+		}
+	})
+}
+
+// rebinder makes another endpoint with its address as soon as it is lost.
+type rebinder struct {
+	datagramDiary
+	over func()
+}
+
+func (p *rebinder) ConnectionLost(err error) {
+	p.datagramDiary.ConnectionLost(err)
+	p.over()
+}
+
+func TestTheAddressOfAnEndpointIsFreeAfterConnectionLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		lost := loop.CreateFuture[struct{}](co.Loop())
+		p := &rebinder{over: func() { _ = lost.SetResult(struct{}{}) }}
+		tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{LocalAddr: anyPort})
+		check(t, err)
+		addr, _ := tr.ExtraInfo(ExtraSockName)
+		tr.Close()
+		_, err = lost.Await(co)
+		check(t, err)
+		q := &datagramDiary{}
+		tr, _, err = CreateDatagramEndpoint(co, func() DatagramProtocol { return q }, &DatagramOptions{LocalAddr: addr.(Addr)})
+		check(t, err)
+		tr.Abort()
+		check(t, q.untilLost(t, co))
+	})
+}

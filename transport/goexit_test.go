@@ -1,12 +1,14 @@
 package transport
 
 import (
+	"io"
 	"log/slog"
 	"net"
 	"runtime"
 	"testing"
 
 	"github.com/seed-80cfe818/ringloop/loop"
+	"github.com/seed-80cfe818/ringloop/sockapi"
 )
 
 // exiting is a protocol one of whose callbacks ends the goroutine that runs the
@@ -170,6 +172,93 @@ func TestASubprocessEndsAfterACallbackThatEndsItsGoroutine(t *testing.T) {
 				if p.e.got != 8 || p.pipes != 3 || !p.e.done {
 					t.Errorf("%d bytes, %d pipes lost, the goroutine ended: %v", p.e.got, p.pipes, p.e.done)
 				}
+			})
+		})
+	}
+}
+
+// exitingDatagrams is exiting for a datagram endpoint.
+type exitingDatagrams struct {
+	BaseDatagramProtocol
+	e exiting
+}
+
+func (p *exitingDatagrams) ConnectionMade(DatagramTransport) { p.e.exit("made") }
+func (p *exitingDatagrams) DatagramReceived([]byte, Addr)    { p.e.got++; p.e.exit("data") }
+func (p *exitingDatagrams) ConnectionLost(error)             { p.e.lost = true }
+
+func TestAnEndpointGoesOnAfterACallbackThatEndsItsGoroutine(t *testing.T) {
+	for _, in := range []string{"made", "data"} {
+		t.Run(in, func(t *testing.T) {
+			inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+				p := &exitingDatagrams{e: exiting{in: in}}
+				tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{LocalAddr: anyPort})
+				check(t, err)
+				addr, _ := tr.ExtraInfo(ExtraSockName)
+				c := ok[net.Conn](t)(net.Dial("udp", addr.(Addr).String()))
+				defer c.Close()
+				for range 3 {
+					ok[int](t)(c.Write([]byte("x")))
+				}
+				until(t, co, "everything is received", func() bool { return p.e.got == 3 })
+				if !p.e.done {
+					t.Error("the goroutine did not end")
+				}
+				tr.Abort()
+				until(t, co, "the endpoint is lost", func() bool { return p.e.lost })
+			})
+		})
+	}
+}
+
+func TestAConnectionWhoseFactoryEndsItsGoroutineIsClosed(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		n := 0
+		srv, port := localServer(t, co, func() Protocol {
+			if n++; n == 1 {
+				runtime.Goexit()
+			}
+			return &echo{}
+		}, nil)
+		peer := dialLocal(t, co, port)
+		if _, err := sockapi.Recv(co, peer, 1); err != io.EOF {
+			t.Errorf("the connection without a protocol: %v, want its end", err)
+		}
+		peer = dialLocal(t, co, port)
+		check(t, sockapi.SendAll(co, peer, []byte("x")))
+		receive(t, co, peer, 1)
+		over(t, co, srv)
+	})
+}
+
+type exitingGetBuffer struct{ exitingBuffer }
+
+func (p *exitingGetBuffer) GetBuffer(int) []byte { p.exit("getbuffer"); return p.inBuf[:] }
+
+func TestReadingGoesOnAfterAGetBufferThatEndsItsGoroutine(t *testing.T) {
+	for _, kind := range []string{"stream", "pipe"} {
+		t.Run(kind, func(t *testing.T) {
+			inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+				p := &exitingGetBuffer{exitingBuffer{exiting{in: "getbuffer"}}}
+				var w io.Writer
+				if kind == "pipe" {
+					r, pw := osPipe(t)
+					w = pw
+					_, _, err := ConnectReadPipe(co, protocolOf(p), r)
+					check(t, err)
+				} else {
+					ours, peer := blockingPair(t)
+					w = peer
+					_, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+					check(t, err)
+				}
+				ok[int](t)(w.Write([]byte("abc")))
+				until(t, co, "everything is received", func() bool { return p.got == 3 })
+				if !p.done {
+					t.Error("the goroutine did not end")
+				}
+				p.t.Abort()
+				until(t, co, "the connection is lost", func() bool { return p.lost })
 			})
 		})
 	}

@@ -128,8 +128,16 @@ func (l *listener) accepted(fd int32) {
 		return
 	}
 	ctx := srv.ctx.Copy()
-	p := srv.protocol(ctx)
-	if p == nil || srv.closed {
+	var p Protocol
+	defer func() {
+		if p == nil { // also after a runtime.Goexit in the factory
+			closeFD(fd)
+		}
+	}()
+	if p = srv.protocol(ctx); p == nil {
+		return
+	}
+	if srv.closed {
 		closeFD(fd)
 		return
 	}

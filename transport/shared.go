@@ -20,7 +20,8 @@ type shared struct {
 	ports      portList
 }
 
-// portList counts the listening sockets that are being closed.
+// portList counts the listening sockets and datagram sockets that are being
+// closed.
 type portList struct {
 	closing int
 	free    waitList
@@ -30,7 +31,7 @@ type portList struct {
 // that their addresses are free.
 func (p *portList) wait(co *loop.Coro) error {
 	for p.closing > 0 {
-		p.free.what = "a listening socket to be closed"
+		p.free.what = "a socket with the address to be closed"
 		if err := p.free.wait(co); err != nil {
 			return err
 		}
@@ -93,16 +94,33 @@ func (l *streamList) orphan() {
 
 // closer closes a descriptor when the backend has let go of it.
 type closer struct {
-	op  backend.Op
-	sh  *shared
-	srv *Server // whose listening socket it is, or nil
+	op   backend.Op
+	sh   *shared
+	port bool    // it counts in sh.ports
+	srv  *Server // whose listening socket it is, or nil
 }
 
 // close hands a descriptor to the backend for closing.
-func (sh *shared) close(fd int32) { sh.closeListener(fd, nil) }
+func (sh *shared) close(fd int32) { sh.closer().begin(fd) }
 
-// closeListener is close for a listening socket of srv, which is told of it.
+// closePort is close for a socket whose address others may wait for.
+func (sh *shared) closePort(fd int32) {
+	c := sh.closer()
+	c.port = true
+	sh.ports.closing++
+	c.begin(fd)
+}
+
+// closeListener is closePort for a listening socket of srv, which is told of it.
 func (sh *shared) closeListener(fd int32, srv *Server) {
+	c := sh.closer()
+	c.port, c.srv = true, srv
+	sh.ports.closing++
+	srv.closing++
+	c.begin(fd)
+}
+
+func (sh *shared) closer() *closer {
 	var c *closer
 	if n := len(sh.closers); n > 0 {
 		c = sh.closers[n-1]
@@ -111,12 +129,12 @@ func (sh *shared) closeListener(fd int32, srv *Server) {
 		c = &closer{sh: sh}
 		c.op.Receiver, c.op.Code = c, backend.OpClose
 	}
-	c.op.FD, c.srv = fd, srv
-	if srv != nil {
-		sh.ports.closing++
-		srv.closing++
-	}
-	if err := sh.loop.Submit(&c.op); err != nil {
+	return c
+}
+
+func (c *closer) begin(fd int32) {
+	c.op.FD = fd
+	if err := c.sh.loop.Submit(&c.op); err != nil {
 		closeFD(fd)
 		c.closed()
 	}
@@ -132,15 +150,16 @@ func (c *closer) Complete(op *backend.Op, r backend.Result) {
 }
 
 func (c *closer) closed() {
-	srv := c.srv
-	c.srv = nil
+	port, srv := c.port, c.srv
+	c.port, c.srv = false, nil
 	c.sh.closers = append(c.sh.closers, c)
-	if srv == nil {
-		return
+	if port {
+		if c.sh.ports.closing--; c.sh.ports.closing == 0 {
+			c.sh.ports.free.wake()
+		}
 	}
-	if c.sh.ports.closing--; c.sh.ports.closing == 0 {
-		c.sh.ports.free.wake()
+	if srv != nil {
+		srv.closing--
+		srv.detached()
 	}
-	srv.closing--
-	srv.detached()
 }

@@ -241,8 +241,19 @@ func (s *stream) orphan() {
 	s.keepNames()
 	s.flags |= flagClosing | flagLost
 	s.dropOutput()
-	closeFD(s.fd)
+	fd := s.fd
 	s.fd = -1
+	if s.cold != nil {
+		if s.cold.view != nil {
+			s.cold.view.fd = -1
+		}
+		if sock := s.cold.sock; sock != nil {
+			s.cold.sock = nil
+			closeOrphaned(sock)
+			return
+		}
+	}
+	closeFD(fd)
 }
 
 func closeFD(fd int32) {

@@ -129,9 +129,17 @@ func (s *stream) mayRead() bool {
 // askBuffer asks a BufferReceiver for memory; nil means that the connection
 // failed.
 func (s *stream) askBuffer() (buf []byte) {
+	asked := false
 	before := s.sh.loop.EnterContext(s.ctx)
 	defer s.returned(before, "Fatal error: protocol.GetBuffer() call failed", true)
-	return s.data.(*buffered).buffer(-1)
+	defer func() {
+		if !asked { // GetBuffer has ended its goroutine
+			_, _ = s.sh.loop.CallSoonContext(s.ctx, s.unpark)
+		}
+	}()
+	buf = s.data.(*buffered).buffer(-1)
+	asked = true
+	return buf
 }
 
 // stopReading makes the kernel receive no more.
@@ -287,6 +295,9 @@ func (s *stream) PauseReading() error {
 // ResumeReading delivers what is parked and reads on: on the next turn, if that
 // calls the protocol.
 func (s *stream) ResumeReading() error {
+	if err := s.sh.loop.CheckThread("ResumeReading"); err != nil {
+		return err
+	}
 	if s.flags&flagPaused == 0 || s.flags&flagClosing != 0 {
 		return nil
 	}

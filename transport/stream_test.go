@@ -720,3 +720,57 @@ func TestCallbacksRunInTheContextInWhichTheConnectionWasMade(t *testing.T) {
 		}
 	})
 }
+
+func TestTheSocketOfAStreamIsGoneWithItsLoop(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		for _, adopted := range []bool{false, true} {
+			l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.DiscardHandler)))
+			ln := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+			var view *TransportSocket
+			var sock *sockapi.Socket
+			runTask(t, l, func(co *loop.Coro) (err error) {
+				host, port, _ := net.SplitHostPort(ln.Addr().String())
+				o := &ConnectOptions{}
+				if adopted {
+					sock, err = sockapi.Dial(co, "tcp", ln.Addr().String())
+					check(t, err)
+					host, port, o.Sock = "", "", sock
+				}
+				tr, _, err := CreateConnection(co, protocolOf(&recorder{}), host, port, o)
+				check(t, err)
+				v, _ := tr.ExtraInfo(ExtraSocket)
+				view = v.(*TransportSocket)
+				return nil
+			})
+			check(t, l.Close())
+			check(t, ln.Close())
+			if view.Fd() != -1 || adopted && sock.Fd() != -1 {
+				t.Errorf("adopted %v: the socket still has a descriptor", adopted)
+			}
+			if err := view.Shutdown(unix.SHUT_RDWR); !errors.Is(err, sockapi.ErrSocketClosed) {
+				t.Errorf("adopted %v: Shutdown: %v", adopted, err)
+			}
+		}
+	})
+}
+
+func TestDebugModeKeepsOtherGoroutinesFromResumeReading(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		co.Loop().SetDebug(true)
+		defer co.Loop().SetDebug(false)
+		r, _ := osPipe(t)
+		pipe, _, err := ConnectReadPipe(co, protocolOf(&recorder{}), r)
+		check(t, err)
+		s, _ := joined(t, co, &recorder{})
+		for name, tr := range map[string]Conn{"datagram": endpoint(t, co, DatagramOptions{LocalAddr: anyPort}).t, "pipe": pipe, "stream": s} {
+			check(t, tr.PauseReading())
+			done := make(chan error)
+			go func() { done <- tr.ResumeReading() }()
+			if err := <-done; !errors.Is(err, loop.ErrWrongThread) || tr.IsReading() {
+				t.Errorf("%s: ResumeReading returned %v, and it reads: %v", name, err, tr.IsReading())
+			}
+			tr.Close()
+		}
+		turns(t, co)
+	})
+}

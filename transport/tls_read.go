@@ -162,6 +162,9 @@ func (s *tlsStream) PauseReading() error {
 
 // ResumeReading delivers what has arrived meanwhile, on the next turn.
 func (s *tlsStream) ResumeReading() error {
+	if err := s.loop.CheckThread("ResumeReading"); err != nil {
+		return err
+	}
 	if !s.paused || s.IsClosing() {
 		return nil
 	}

@@ -245,3 +245,14 @@ func TestNamesOfUnixConnections(t *testing.T) {
 		over(t, co, srv)
 	})
 }
+
+func TestAnAbstractNameIsFreeAsSoonAsItsServerIsClosed(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		name := fmt.Sprintf("\x00ringloop-test-%d-%s", os.Getpid(), t.Name())
+		for range 3 {
+			srv, err := CreateUnixServer(co, newEcho, name, nil)
+			check(t, err)
+			srv.Close()
+		}
+	})
+}
