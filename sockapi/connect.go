@@ -58,12 +58,20 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 			}
 			return err
 		}
-		if ln.errno != syscall.EALREADY || cancelled == nil {
+		if cancelled == nil || ln.errno == 0 || ln.errno == syscall.EISCONN {
 			break
 		}
-		if err := s.writable(co); err != nil {
-			return err
+		if ln.errno == syscall.EALREADY {
+			if err := s.writable(co); err != nil {
+				return err
+			}
+			continue
 		}
+		s.connecting = nil
+		if *cancelled == ext.Addr {
+			break
+		}
+		cancelled = nil // that is how the other one has ended
 	}
 	errno := ln.errno
 	if cancelled == nil {
@@ -72,6 +80,10 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 	// It was the end of the connect that was cancelled.
 	s.connecting = nil
 	if (errno == 0 || errno == syscall.EISCONN) && *cancelled != ext.Addr {
+		// Unless that had ended, and this call has connected.
+		if peer, err := s.PeerAddr(); errno == 0 && err == nil && peer == addrOf(&ext.Addr) {
+			return nil
+		}
 		return syscall.EISCONN
 	}
 	if errno == syscall.EISCONN {

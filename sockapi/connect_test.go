@@ -390,3 +390,46 @@ func TestDialRefusesWhatIsNoAddress(t *testing.T) {
 		})
 	})
 }
+
+// A cancelled Connect that has ended is no reason to refuse another address.
+func TestConnectToAnotherAddressAfterACancelledOneHasEnded(t *testing.T) {
+	for network, typ := range map[string]int{"udp": unix.SOCK_DGRAM, "tcp": unix.SOCK_STREAM} {
+		forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+			var first, second Addr
+			if typ == unix.SOCK_STREAM {
+				refusing, err := Listen(network, "127.0.0.1:0", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				first, _ = refusing.LocalAddr()
+				if err := refusing.Close(); err != nil {
+					t.Fatal(err)
+				}
+				_, second = listen(t, network, "127.0.0.1:0")
+			} else {
+				for _, a := range []*Addr{&first, &second} {
+					s, err := ListenPacket(network, "127.0.0.1:0", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					closeAtEnd(t, s)
+					*a, _ = s.LocalAddr()
+				}
+			}
+			run(t, l, func(co *loop.Coro) error {
+				s := open(t, unix.AF_INET, typ)
+				task := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, Connect(co, s, first) })
+				yield(t, co, 1)
+				task.Cancel("")
+				_, _ = task.Await(co)
+				if err := Connect(co, s, second); err != nil {
+					t.Errorf("%s: %v", network, err)
+				}
+				if peer, err := s.PeerAddr(); peer != second {
+					t.Errorf("%s: connected to %v, %v, want %v", network, peer, err, second)
+				}
+				return nil
+			})
+		})
+	}
+}
