@@ -2,6 +2,7 @@ package sockapi
 
 import (
 	"io"
+	"math"
 	"net"
 	"os"
 	"time"
@@ -20,6 +21,8 @@ type Conn struct {
 	s     *Socket
 	read  deadline
 	write deadline
+	// local and remote are the addresses of a Conn that was closed.
+	local, remote net.Addr
 }
 
 var (
@@ -110,8 +113,12 @@ func fileOf(r io.Reader) (fileLike, int64) {
 	return nil, 0
 }
 
-// Close is Socket.Close; a deadline has no effect any more.
+// Close is Socket.Close; a deadline has no effect any more. The addresses stay
+// known.
 func (c *Conn) Close() error {
+	if c.s.Fd() >= 0 {
+		c.local, c.remote = c.LocalAddr(), c.RemoteAddr()
+	}
 	c.read.stop()
 	c.write.stop()
 	return c.s.Close()
@@ -123,13 +130,23 @@ func (c *Conn) CloseWrite() error { return c.s.Shutdown(unix.SHUT_WR) }
 // LocalAddr returns a *net.TCPAddr, *net.UDPAddr or *net.UnixAddr, nil if the
 // address is not known.
 func (c *Conn) LocalAddr() net.Addr {
-	a, _ := c.s.LocalAddr()
+	a, err := c.s.LocalAddr()
+	if err != nil {
+		return c.local
+	}
 	return a.netAddr(c.s.Type())
 }
 
-// RemoteAddr returns the address of the peer; see LocalAddr.
+// RemoteAddr returns the address of the peer, also of one that has broken the
+// connection; see LocalAddr.
 func (c *Conn) RemoteAddr() net.Addr {
-	a, _ := c.s.PeerAddr()
+	a, err := c.s.PeerAddr()
+	if err != nil {
+		a = c.s.formerPeer()
+	}
+	if !a.IsValid() {
+		return c.remote
+	}
 	return a.netAddr(c.s.Type())
 }
 
@@ -176,7 +193,8 @@ func (d *deadline) set(t time.Time) {
 		d.at = 0
 		return
 	}
-	d.at = max(d.loop.Time()+time.Until(t), 1)
+	now := d.loop.Time()
+	d.at = max(now+min(time.Until(t), math.MaxInt64-now), 1)
 	if d.armed && d.timer.When() > d.at {
 		d.stopTimer()
 	}

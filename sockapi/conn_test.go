@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -370,6 +371,63 @@ func TestConnKnowsItsAddresses(t *testing.T) {
 			if got := NewConn(co, u).RemoteAddr(); got == nil || got.Network() != "unix" {
 				t.Errorf("the address of a Unix socket is %v", got)
 			}
+			return nil
+		})
+	})
+}
+
+func TestOneMayGoOnAfterADeadline(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			c := NewConn(co, a)
+			_ = c.SetReadDeadline(time.Now())
+			_, err := c.Read(make([]byte, 1))
+			// crypto/tls asks so whether the connection is of use any more.
+			if e, ok := err.(net.Error); !ok || !e.Timeout() || !e.Temporary() {
+				t.Errorf("Read: %v, which is not temporary", err)
+			}
+			// Later than the clock can say is no time in the past.
+			_ = c.SetDeadline(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Error(err)
+			}
+			if err := SendAll(co, b, []byte("y")); err != nil {
+				return err
+			}
+			if _, err := c.Read(make([]byte, 1)); err != nil {
+				t.Error(err)
+			}
+			return c.Close()
+		})
+	})
+}
+
+func TestTheAddressesOutliveTheConnection(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			c := NewConn(co, a)
+			local, remote := c.LocalAddr().String(), c.RemoteAddr().String()
+			check := func(when string) {
+				if l, r := c.LocalAddr(), c.RemoteAddr(); l == nil || r == nil || l.String() != local || r.String() != remote {
+					t.Errorf("%s: the addresses are %v and %v, want %s and %s", when, l, r, local, remote)
+				}
+			}
+			if err := b.SetLinger(0); err != nil {
+				return err
+			}
+			if err := CloseWait(co, b); err != nil {
+				return err
+			}
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("Read: %v", err)
+			}
+			check("after a reset")
+			if err := c.Close(); err != nil {
+				return err
+			}
+			check("after Close")
 			return nil
 		})
 	})

@@ -81,8 +81,9 @@ func (e *OpError) Timeout() bool {
 	return errors.Is(e.Err, os.ErrDeadlineExceeded) || e.Err == syscall.ETIMEDOUT
 }
 
-// Temporary is part of net.Error and always false.
-func (e *OpError) Temporary() bool { return false }
+// Temporary is part of net.Error: true if a deadline passed, after which one may
+// go on, which crypto/tls would not otherwise.
+func (e *OpError) Temporary() bool { return errors.Is(e.Err, os.ErrDeadlineExceeded) }
 
 // fail returns err as an OpError about the socket and its peer.
 func (s *Socket) fail(op string, err error) error {

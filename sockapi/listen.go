@@ -26,7 +26,7 @@ type ListenOptions struct {
 	// NoReuseAddr leaves SO_REUSEADDR off. Otherwise Listen sets it, so that a
 	// server can take the port of its predecessor at once.
 	NoReuseAddr bool
-	// V6Only keeps IPv4 clients off an IPv6 socket.
+	// V6Only keeps IPv4 clients off an IPv6 socket, as tcp6 and udp6 do.
 	V6Only bool
 }
 
@@ -77,6 +77,7 @@ func bound(network, address string, o *ListenOptions, packet bool) (*Socket, err
 	if err != nil {
 		return nil, badAddress("listen", network, address, err)
 	}
+	o.V6Only = o.V6Only || family == unix.AF_INET6
 	addr, err := listenAddr(network, address, family)
 	if err != nil {
 		return nil, badAddress("listen", network, address, err)

@@ -239,8 +239,9 @@ func (s *Socket) readBlock(co *loop.Coro, src *source, p []byte, off int64, firs
 	read := func() (int, error) { return src.at.ReadAt(p, off) }
 	if src.file != nil {
 		read = func() (int, error) {
-			if first && off > 0 {
-				if _, err := src.file.Seek(off, io.SeekStart); err != nil {
+			if first {
+				// What has no positions is read from its beginning.
+				if _, err := src.file.Seek(off, io.SeekStart); err != nil && off > 0 {
 					return 0, err
 				}
 			}

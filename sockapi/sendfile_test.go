@@ -414,3 +414,40 @@ func TestLateENOTCONNIsAConnectionError(t *testing.T) {
 		t.Errorf("%v is no connection error", err)
 	}
 }
+
+// likeFile is like a file, and the descriptor it tells is that of a pipe.
+type likeFile struct {
+	*io.SectionReader
+	pipe *os.File
+}
+
+func (f likeFile) SyscallConn() (syscall.RawConn, error) { return f.pipe.SyscallConn() }
+
+func TestSendfileFromTheBeginningOfWhatIsLikeAFile(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			f := likeFile{io.NewSectionReader(strings.NewReader("0123456789"), 0, 10), r}
+			if _, err := f.Seek(4, io.SeekStart); err != nil {
+				return err
+			}
+			if n, err := Sendfile(co, a, f, 0, ToEnd, nil); n != 10 || err != nil {
+				t.Errorf("Sendfile: %d, %v", n, err)
+			}
+			if err := a.Shutdown(unix.SHUT_WR); err != nil {
+				return err
+			}
+			got, err := receiveAll(co, b).Await(co)
+			if string(got) != "0123456789" {
+				t.Errorf("received %q", got)
+			}
+			return err
+		})
+	})
+}

@@ -360,3 +360,12 @@ func TestABusySocketLetsOtherTasksRun(t *testing.T) {
 		})
 	})
 }
+
+func TestTCP6LeavesIPv4Alone(t *testing.T) {
+	four, addr := listen(t, "tcp4", "0.0.0.0:0")
+	six, err := Listen("tcp6", fmt.Sprintf("[::]:%d", addr.Port()), nil)
+	if err != nil {
+		t.Fatalf("next to %v: %v", four, err)
+	}
+	closeAtEnd(t, six)
+}
