@@ -14,8 +14,8 @@ import (
 
 // Conn is a socket as a net.Conn for one task: code that reads and writes a
 // connection, such as net/http's ReadRequest, runs in the task as it is, and
-// suspends the task where it would block. Only that task may use it; another
-// task makes a Conn of its own.
+// suspends the task where it would block. Only that task may use it, but for
+// Close; another task makes a Conn of its own.
 type Conn struct {
 	co    *loop.Coro
 	s     *Socket
@@ -114,8 +114,16 @@ func fileOf(r io.Reader) (fileLike, int64) {
 }
 
 // Close is Socket.Close; a deadline has no effect any more. The addresses stay
-// known.
+// known. Other than the rest, it may be called from any goroutine, as crypto/tls
+// does when the context of a handshake is cancelled: then the socket is closed on
+// the loop's next turn.
 func (c *Conn) Close() error {
+	if l := c.co.Loop(); l.IsRunning() {
+		if here, _ := loop.RunningLoop(); here != l {
+			_, err := l.CallSoonThreadsafe(func() { _ = c.Close() })
+			return err
+		}
+	}
 	if c.s.Fd() >= 0 {
 		c.local, c.remote = c.LocalAddr(), c.RemoteAddr()
 	}

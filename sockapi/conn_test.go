@@ -432,3 +432,22 @@ func TestTheAddressesOutliveTheConnection(t *testing.T) {
 		})
 	})
 }
+
+func TestClosingAConnFromAnotherGoroutineEndsTheWait(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for range 20 {
+			a, _ := pair(t, unix.SOCK_STREAM)
+			run(t, l, func(co *loop.Coro) error {
+				c := NewConn(co, a)
+				closing := make(chan error, 1)
+				if _, err := l.CallSoon(func() { go func() { closing <- c.Close() }() }); err != nil {
+					return err
+				}
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("Read: %v", err)
+				}
+				return <-closing
+			})
+		}
+	})
+}

@@ -52,7 +52,7 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 	for {
 		ln.op.Code, ln.op.FD = backend.OpConnect, s.fd
 		if err := ln.perform(co); err != nil {
-			if cancelled == nil && ln.begun {
+			if cancelled == nil && ln.begun && (ln.errno == syscall.ECANCELED || ln.errno == 0 && s.typ != unix.SOCK_DGRAM) {
 				s.connecting = new(backend.Addr)
 				*s.connecting = ext.Addr
 			}

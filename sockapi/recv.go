@@ -54,7 +54,9 @@ func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
 // Recv receives up to n bytes (loop.sock_recv, recv(2)) into new memory, which
 // is the caller's. While it waits it needs no memory of the size n on a stream.
 // It returns io.EOF at the end of a stream. n must be positive. What does not
-// fit of a packet is cut off.
+// fit of a packet is cut off. More than n bytes of a stream may leave the kernel:
+// the next call on s gets the rest, which the descriptor does not show any more,
+// neither to a watcher nor to a copy of it.
 func Recv(co *loop.Coro, s *Socket, n int) ([]byte, error) {
 	if err := s.enter(co, "recv"); err != nil {
 		return nil, err

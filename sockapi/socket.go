@@ -206,7 +206,8 @@ func (s *Socket) SetReuseAddr(on bool) error {
 }
 
 // SetLinger sets SO_LINGER: with sec 0, closing resets the connection; with a
-// negative one the kernel sends what is left in the background.
+// negative one the kernel sends what is left in the background. With a positive
+// one, close(2) waits for that many seconds at most, on epoll with the whole loop.
 func (s *Socket) SetLinger(sec int) error {
 	if err := s.direct("setsockopt"); err != nil {
 		return err
