@@ -384,7 +384,10 @@ func TestOneMayGoOnAfterADeadline(t *testing.T) {
 			_ = c.SetReadDeadline(time.Now())
 			_, err := c.Read(make([]byte, 1))
 			// crypto/tls asks so whether the connection is of use any more.
-			if e, ok := err.(net.Error); !ok || !e.Timeout() || !e.Temporary() {
+			if e, ok := err.(interface {
+				Timeout() bool
+				Temporary() bool
+			}); !ok || !e.Timeout() || !e.Temporary() {
 				t.Errorf("Read: %v, which is not temporary", err)
 			}
 			// Later than the clock can say is no time in the past.
