@@ -57,6 +57,7 @@ func (l *Loop) releaseAll() error {
 	l.mu.Unlock()
 	l.ready, l.timers = queue{}, timerHeap{}
 	l.due, l.freeCallbacks, l.turnEnders, l.turnEnded, l.early = nil, nil, nil, 0, nil
+	l.callSure(true)
 	if err != nil {
 		return fmt.Errorf("close backend %s: %w", l.be.Name(), err)
 	}

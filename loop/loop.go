@@ -51,13 +51,17 @@ type Loop struct {
 	running  atomic.Bool
 	closed   atomic.Bool
 	tid      atomic.Int32
-	mu       sync.Mutex // guards inbox, and the changes of running and closed
+	mu       sync.Mutex // guards inbox, sure, released, and the changes of running and closed
 	inbox    []*callback
+	sure     []func()    // see CallSurely
+	released bool        // nothing is called on the loop's thread any more
 	posted   atomic.Bool // inbox is not empty
 	requests chan func() // to the loop's goroutine, nil before the first run
 	answers  chan any
 	ended    chan struct{} // closed when the loop's goroutine has ended
 	unclosed runtime.Cleanup
+	// afterClose is held during a call of CallSurely on a closed loop.
+	afterClose sync.Mutex
 
 	parts
 }

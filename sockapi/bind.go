@@ -2,7 +2,6 @@ package sockapi
 
 import (
 	"fmt"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -55,6 +54,9 @@ func (s *Socket) enterSlowly(co *loop.Coro, op string) error {
 // socket goes on with a duplicate, and the loop closes the number that it knows.
 func (s *Socket) leaveLoop() error {
 	s.lent = nil
+	if s.kept != nil {
+		s.kept.mem = nil // it is the loop's
+	}
 	if s.home == nil || s.loop.IsClosed() {
 		s.loop, s.home = nil, nil
 		return nil
@@ -75,9 +77,6 @@ type home struct {
 	pool    pool      // what RecvBorrowed lends
 	direct  int       // see backend.Backend.DirectSend
 	closing []*Socket // closed during this turn
-	mu      sync.Mutex
-	left    map[*closeOp]bool // left behind, perhaps on another loop's thread
-	closed  bool
 }
 
 type homeKey struct{}
@@ -85,7 +84,7 @@ type homeKey struct{}
 // homeOf returns the home on l, whose thread calls it.
 func homeOf(l *loop.Loop) *home {
 	return l.Attached(homeKey{}, func() loop.Attachment {
-		return &home{loop: l, pool: pool{loop: l}, direct: l.Backend().DirectSend(), left: map[*closeOp]bool{}}
+		return &home{loop: l, pool: pool{loop: l}, direct: l.Backend().DirectSend()}
 	}).(*home)
 }
 
@@ -109,47 +108,29 @@ func (h *home) EndTurn() {
 	h.closing = h.closing[:0]
 }
 
-// leave lets the loop close fd.
+// leave lets the loop close fd, perhaps on another loop's thread. A loop that does
+// not run would leave it open, for nobody knows how long.
 func (h *home) leave(fd int32) {
-	c := &closeOp{home: h}
+	c := &closeOp{loop: h.loop}
 	c.op = backend.Op{Receiver: c, Code: backend.OpClose, FD: fd}
-	h.mu.Lock()
-	now := h.closed || !h.loop.IsRunning() // and nobody knows when it will
-	if !now {
-		h.left[c] = true
-	}
-	h.mu.Unlock()
-	if now {
+	if !h.loop.IsRunning() {
 		c.closeNow()
 		return
 	}
-	// If the loop is being closed instead, LoopClosed closes fd.
-	_, _ = h.loop.CallSoonThreadsafe(c.submit)
+	h.loop.CallSurely(c.submit)
 }
 
 // LoopClosed closes what the loop did not come to.
-func (h *home) LoopClosed() {
-	h.EndTurn()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.closed = true
-	for c := range h.left {
-		c.closeNow()
-	}
-	h.left = nil
-}
+func (h *home) LoopClosed() { h.EndTurn() }
 
 // closeOp closes a descriptor on the loop that knows it.
 type closeOp struct {
 	op   backend.Op
-	home *home
+	loop *loop.Loop
 }
 
 func (c *closeOp) submit() {
-	c.home.mu.Lock()
-	delete(c.home.left, c)
-	c.home.mu.Unlock()
-	if c.home.loop.Submit(&c.op) != nil {
+	if c.loop.Submit(&c.op) != nil {
 		c.closeNow()
 	}
 }

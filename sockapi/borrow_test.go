@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/epoll"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/uring"
 )
@@ -467,6 +468,59 @@ func TestALoopIsClosedWhileItReceivesAhead(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was kept may lie in memory of the loop that has received it.
+func TestKeptMemoryStaysWithItsLoop(t *testing.T) {
+	var loops []*loop.Loop
+	for _, size := range []int{100_000, 1 << 20} {
+		l, err := loop.NewEventLoop(loop.WithBackendFactory(func() (backend.Backend, error) {
+			return epoll.New(&epoll.Options{BufferSize: size})
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		loops = append(loops, l)
+	}
+	a, b := pair(t, unix.SOCK_STREAM)
+	if err := b.SetOption(unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	kept, want := randomBytes(50_000), randomBytes(120_000)
+	run(t, loops[0], func(co *loop.Coro) error {
+		if err := SendAll(co, b, []byte("x")); err != nil {
+			return err
+		}
+		if _, err := RecvBorrowed(co, a); err != nil {
+			return err
+		}
+		if _, err := unix.Write(b.Fd(), kept); err != nil {
+			return err
+		}
+		yield(t, co, 3) // it is received ahead
+		return errors.Join(Settle(co, a), Settle(co, b))
+	})
+	run(t, loops[1], func(co *loop.Coro) error {
+		if err := SendAll(co, a, []byte("x")); err != nil { // a belongs to this loop now
+			return err
+		}
+		if got, err := RecvBorrowed(co, a); !bytes.Equal(got, kept) || err != nil {
+			t.Errorf("received %d bytes of those kept, %v", len(got), err)
+		}
+		if _, err := unix.Write(b.Fd(), want); err != nil {
+			return err
+		}
+		got, err := RecvBorrowed(co, a)
+		if !bytes.Equal(got, want) {
+			t.Errorf("received %d bytes, %d wanted", len(got), len(want))
+		}
+		return err
+	})
 }
 
 func TestBorrowingAllocatesNothing(t *testing.T) {

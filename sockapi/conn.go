@@ -41,23 +41,47 @@ func NewConn(co *loop.Coro, s *Socket) *Conn {
 // Socket returns the socket.
 func (c *Conn) Socket() *Socket { return c.s }
 
-// Read is RecvInto.
+// Read is RecvInto. The error of a cancelled one is a *loop.CancelledError to
+// errors.As, and a temporary net.Error, because nothing is lost: a tls.Conn goes on
+// with the next Read.
 func (c *Conn) Read(p []byte) (int, error) {
-	if c.read.passed() {
-		return 0, c.s.fail("recv", os.ErrDeadlineExceeded)
+	if err := c.late(&c.read, "recv"); err != nil {
+		return 0, err
 	}
 	c.read.limits = true
 	n, err := RecvInto(c.co, c.s, p)
 	c.read.limits = false
+	if cancelled, ok := err.(*loop.CancelledError); ok {
+		err = &cancelledRead{cancelled}
+	}
 	return n, err
+}
+
+// cancelledRead is what ends a Read that was cancelled.
+type cancelledRead struct{ *loop.CancelledError }
+
+func (e *cancelledRead) Unwrap() error   { return e.CancelledError }
+func (e *cancelledRead) Timeout() bool   { return false }
+func (e *cancelledRead) Temporary() bool { return true }
+
+// late reports that the deadline has passed, or, first, that the socket cannot be
+// used.
+func (c *Conn) late(d *deadline, op string) error {
+	if !d.passed() {
+		return nil
+	}
+	if err := c.s.enter(c.co, op); err != nil {
+		return err
+	}
+	return c.s.fail(op, os.ErrDeadlineExceeded)
 }
 
 // Write is SendAll, and says how much was sent of what could not be sent
 // entirely.
 func (c *Conn) Write(p []byte) (int, error) {
 	s := c.s
-	if c.write.passed() {
-		return 0, s.fail("send", os.ErrDeadlineExceeded)
+	if err := c.late(&c.write, "send"); err != nil {
+		return 0, err
 	}
 	if err := s.enter(c.co, "send"); err != nil || len(p) == 0 {
 		return 0, err
@@ -81,8 +105,8 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if f == nil || count == 0 || c.s.typ != unix.SOCK_STREAM {
 		return io.Copy(onlyWriter{c}, r)
 	}
-	if c.write.passed() {
-		return 0, c.s.fail("sendfile", os.ErrDeadlineExceeded)
+	if err := c.late(&c.write, "sendfile"); err != nil {
+		return 0, err
 	}
 	at, err := f.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -115,15 +139,18 @@ func fileOf(r io.Reader) (fileLike, int64) {
 
 // Close is Socket.Close; a deadline has no effect any more. The addresses stay
 // known. Other than the rest, it may be called from any goroutine, as crypto/tls
-// does when the context of a handshake is cancelled: then the socket is closed on
-// the loop's next turn.
+// does when the context of a handshake is cancelled, perhaps when the handshake
+// has ended. Then it returns nil, and the socket is closed on the loop's next
+// turn, or with the loop.
 func (c *Conn) Close() error {
-	if l := c.co.Loop(); l.IsRunning() {
-		if here, _ := loop.RunningLoop(); here != l {
-			_, err := l.CallSoonThreadsafe(func() { _ = c.Close() })
-			return err
-		}
+	var err error
+	if c.co.Loop().CallSurely(func() { err = c.close() }) {
+		return err
 	}
+	return nil
+}
+
+func (c *Conn) close() error {
 	if c.s.Fd() >= 0 {
 		c.local, c.remote = c.LocalAddr(), c.RemoteAddr()
 	}

@@ -2,6 +2,7 @@ package sockapi
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -436,6 +437,82 @@ func TestTheAddressesOutliveTheConnection(t *testing.T) {
 	})
 }
 
+func TestAConnGoesOnAfterACancelledRead(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			reading := spawn(co, func(co *loop.Coro) (string, error) {
+				c := NewConn(co, a)
+				p := make([]byte, 10)
+				_, err := c.Read(p)
+				var cancelled *loop.CancelledError
+				if !errors.As(err, &cancelled) || cancelled.Msg != "enough" || !errors.Is(err, context.Canceled) {
+					t.Errorf("Read: %v", err)
+				}
+				// crypto/tls asks so whether the connection is of use any more.
+				if e, ok := err.(interface {
+					net.Error
+					Temporary() bool
+				}); !ok || e.Timeout() || !e.Temporary() {
+					t.Errorf("Read: %v, which is not temporary", err)
+				}
+				co.Task().Uncancel()
+				n, err := c.Read(p)
+				return string(p[:n]), err
+			})
+			yield(t, co, 3)
+			reading.Cancel("enough")
+			yield(t, co, 3)
+			if err := SendAll(co, b, []byte("later")); err != nil {
+				return err
+			}
+			got, err := reading.Await(co)
+			if got != "later" {
+				t.Errorf("received %q", got)
+			}
+			return err
+		})
+	})
+}
+
+func TestATaskThatReturnsTheErrorOfACancelledReadIsCancelled(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			reading := spawn(co, func(co *loop.Coro) (int, error) { return NewConn(co, a).Read(make([]byte, 1)) })
+			yield(t, co, 3)
+			reading.Cancel("")
+			if _, err := reading.Await(co); !errors.Is(err, loop.ErrCancelled) || !reading.Cancelled() {
+				t.Errorf("the task: %v, cancelled %v", err, reading.Cancelled())
+			}
+			return nil
+		})
+	})
+}
+
+func TestThatAConnIsClosedIsSaidBeforeThatItIsLate(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		f := tempFile(t, []byte("file"))
+		run(t, l, func(co *loop.Coro) error {
+			c := NewConn(co, a)
+			_ = c.SetDeadline(time.Unix(1, 0))
+			if err := a.Close(); err != nil {
+				return err
+			}
+			_, read := c.Read(make([]byte, 1))
+			_, write := c.Write(make([]byte, 1))
+			_, from := c.ReadFrom(f)
+			for _, err := range []error{read, write, from} {
+				if !errors.Is(err, net.ErrClosed) {
+					t.Errorf("on a closed socket: %v", err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 func TestClosingAConnFromAnotherGoroutineEndsTheWait(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		for range 20 {
@@ -453,4 +530,67 @@ func TestClosingAConnFromAnotherGoroutineEndsTheWait(t *testing.T) {
 			})
 		}
 	})
+}
+
+// crypto/tls calls Close so when the context of a handshake is cancelled, at any
+// time.
+func TestAConnIsClosedFromAnotherGoroutineWhateverTheLoopDoes(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for range 50 {
+			a, b := pair(t, unix.SOCK_STREAM)
+			var c *Conn
+			closing := make(chan error, 1)
+			run(t, l, func(co *loop.Coro) error {
+				c = NewConn(co, a)
+				if err := SendAll(co, a, []byte("x")); err != nil {
+					return err
+				}
+				go func() { closing <- c.Close() }()
+				return nil
+			})
+			run(t, l, func(co *loop.Coro) error {
+				if got, err := io.ReadAll(NewConn(co, b)); string(got) != "x" || err != nil {
+					t.Errorf("received %q, %v", got, err)
+				}
+				return <-closing
+			})
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestAConnThatIsClosedWhileTheLoopIsStoppedIsClosedWithIt(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			a, b, err := Pair(unix.SOCK_STREAM)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var c, d *Conn
+			run(t, l, func(co *loop.Coro) error {
+				c, d = NewConn(co, a), NewConn(co, b)
+				_, err := c.Write([]byte("x"))
+				return err
+			})
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			p := make([]byte, 2)
+			if n, err := unix.Read(b.Fd(), p); n != 1 || err != nil {
+				t.Errorf("received %d bytes, %v", n, err)
+			}
+			if n, err := unix.Read(b.Fd(), p); n != 0 || err != nil {
+				t.Errorf("after the end %d, %v", n, err)
+			}
+			if err := d.Close(); err != nil || b.Fd() != -1 {
+				t.Errorf("Close after the loop's: %v, the socket is %v", err, b)
+			}
+		})
+	}
 }
