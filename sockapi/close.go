@@ -79,12 +79,7 @@ func (s *Socket) forgetCloser(co *loop.Coro) {
 // stop ends the calls of a lane because the socket is closed.
 func (ln *lane) stop() {
 	ln.refuse(ErrSocketClosed)
-	switch {
-	case ln.op.InFlight():
-		ln.sock.loop.CancelOp(&ln.op)
-	case ln.co != nil:
-		ln.co.Wake() // it waits to try again
-	}
+	ln.wake()
 }
 
 // closeWhenIdle closes the descriptor when no call uses the socket any more.

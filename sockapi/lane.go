@@ -65,6 +65,43 @@ func (ln *lane) perform(co *loop.Coro) error {
 	return err
 }
 
+// await waits for f, which is not an operation of the backend, while the call has
+// the lane. An error says that the wait ended for another reason; then f is
+// cancelled.
+func (ln *lane) await(co *loop.Coro, f loop.AnyFuture) error {
+	cb := f.AddDoneCallback(func(loop.AnyFuture) { co.Wake() })
+	ln.co = co
+	var err error
+	for err == nil && !f.Done() {
+		switch {
+		case ln.sock.state >= stateClosing:
+			err = ErrSocketClosed
+		case ln.expired:
+			err = os.ErrDeadlineExceeded
+		default:
+			err = co.Suspend((*aside)(ln))
+		}
+	}
+	ln.co = nil
+	if err != nil {
+		f.RemoveDoneCallback(cb)
+		f.Cancel("")
+	}
+	return err
+}
+
+// aside is a lane as what a task in await waits for.
+type aside lane
+
+// CancelWait wakes the task; Suspend tells it why.
+func (a *aside) CancelWait(co *loop.Coro) bool {
+	co.Wake()
+	return false
+}
+
+// String says what a task waits for.
+func (a *aside) String() string { return "what is to be sent on " + a.sock.String() }
+
 // Start begins op, on the loop's stack. It reports false if there is nothing to
 // wait for.
 func (ln *lane) Start() bool {
@@ -268,8 +305,16 @@ func (ln *lane) expire(co *loop.Coro) {
 		return
 	}
 	ln.expired = true
-	if ln.op.InFlight() {
+	ln.wake()
+}
+
+// wake ends the wait of the call that has the lane.
+func (ln *lane) wake() {
+	switch {
+	case ln.op.InFlight():
 		ln.sock.loop.CancelOp(&ln.op)
+	case ln.co != nil:
+		ln.co.Wake() // it waits for something else
 	}
 }
 

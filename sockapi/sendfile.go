@@ -248,11 +248,15 @@ func (s *Socket) readBlock(co *loop.Coro, src *source, p []byte, off int64, firs
 			return src.file.Read(p)
 		}
 	}
-	return loop.RunInExecutor(co.Loop(), nil, func() (int, error) {
+	f := loop.RunInExecutor(co.Loop(), nil, func() (int, error) {
 		n, err := read()
 		if err == io.EOF {
 			err = nil // the last bytes may come with it
 		}
 		return n, err
-	}).Await(co)
+	})
+	if err := s.out.await(co, f); err != nil {
+		return 0, err
+	}
+	return f.Result()
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -413,6 +415,59 @@ func TestLateENOTCONNIsAConnectionError(t *testing.T) {
 	if err := s.fail("sendfile", syscall.ENOTCONN); !errors.Is(err, ErrConnection) || !errors.Is(err, syscall.ENOTCONN) {
 		t.Errorf("%v is no connection error", err)
 	}
+}
+
+// A Sendfile that waits for what it is to send is ended as one that sends.
+func TestASendfileThatWaitsForAPipeIsEnded(t *testing.T) {
+	ways := map[string]struct {
+		end  func(co *loop.Coro, s *Socket, task *loop.Task[int64]) error
+		want error
+	}{
+		"Close":      {func(_ *loop.Coro, s *Socket, _ *loop.Task[int64]) error { return s.Close() }, net.ErrClosed},
+		"CloseWait":  {func(co *loop.Coro, s *Socket, _ *loop.Task[int64]) error { return CloseWait(co, s) }, net.ErrClosed},
+		"a deadline": {func(*loop.Coro, *Socket, *loop.Task[int64]) error { return nil }, os.ErrDeadlineExceeded},
+		"Cancel": {func(_ *loop.Coro, _ *Socket, task *loop.Task[int64]) error {
+			task.Cancel("")
+			return nil
+		}, loop.ErrCancelled},
+	}
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for name, way := range ways {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, l, func(co *loop.Coro) error {
+				a, b := tcpPair(t, co)
+				if _, err := w.WriteString("x"); err != nil {
+					return err
+				}
+				var sent int64 // a cancelled task has no result
+				task := spawn(co, func(co *loop.Coro) (_ int64, err error) {
+					c := NewConn(co, a)
+					if name == "a deadline" {
+						_ = c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+					}
+					sent, err = c.ReadFrom(r)
+					return sent, err
+				})
+				if got, err := Recv(co, b, 10); string(got) != "x" || err != nil {
+					t.Errorf("received %q, %v", got, err)
+				}
+				yield(t, co, 3) // it waits for more
+				if err := way.end(co, a, task); err != nil {
+					return err
+				}
+				if _, err := task.Await(co); sent != 1 || !errors.Is(err, way.want) {
+					t.Errorf("%s: Sendfile = %d, %v", name, sent, err)
+				}
+				return w.Close() // ends the Read in the executor
+			})
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // likeFile is like a file, and the descriptor it tells is that of a pipe.
