@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
@@ -65,6 +67,29 @@ func TestAPacketThatACancelledReceiveTookStaysOnePacket(t *testing.T) {
 					}
 				}
 				return nil
+			})
+		}
+	})
+}
+
+func TestManyPiecesAreOnePacket(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for _, typ := range []int{unix.SOCK_SEQPACKET, unix.SOCK_DGRAM} {
+			a, b := pair(t, typ)
+			run(t, l, func(co *loop.Coro) error {
+				want := randomBytes(3 * backend.MaxBufs)
+				var bufs [][]byte
+				for p := range slices.Chunk(want, 2) {
+					bufs = append(bufs, p)
+				}
+				if err := SendAllV(co, a, bufs); err != nil {
+					return err
+				}
+				got, err := Recv(co, b, len(want)+1)
+				if !bytes.Equal(got, want) {
+					t.Errorf("type %d: received %d bytes of %d", typ, len(got), len(want))
+				}
+				return err
 			})
 		}
 	})

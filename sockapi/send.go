@@ -1,6 +1,7 @@
 package sockapi
 
 import (
+	"bytes"
 	"syscall"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -61,8 +62,8 @@ func (ln *lane) unsent(what string, err error) error {
 	return ln.sock.wrap(what, err)
 }
 
-// SendAllV sends all of bufs, in this order, as if they were one (writev(2)).
-// Otherwise it is SendAll. The slices, and bufs itself, must not be changed
+// SendAllV sends all of bufs, in this order, as if they were one (writev(2)), and
+// in one packet if the socket sends packets. Otherwise it is SendAll. The slices, and bufs itself, must not be changed
 // until it returns; it does not change them.
 func SendAllV(co *loop.Coro, s *Socket, bufs [][]byte) error {
 	if err := s.enter(co, "send"); err != nil {
@@ -79,6 +80,9 @@ func SendAllV(co *loop.Coro, s *Socket, bufs [][]byte) error {
 
 // sendAllV sends while the call has the lane.
 func (s *Socket) sendAllV(co *loop.Coro, bufs [][]byte) error {
+	if len(bufs) > backend.MaxBufs && !s.stream() {
+		bufs = [][]byte{bytes.Join(bufs, nil)} // it is one packet
+	}
 	skip, errno := s.sendNowV(co, bufs)
 	if errno != 0 {
 		return s.wrap("send", errno)
