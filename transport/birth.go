@@ -63,7 +63,7 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 		return layer.transport(), p, nil
 	}
 	if err := loop.Sleep(co, 0); err != nil {
-		s.Close()
+		s.Abort() // Close would wait until everything was sent
 		return nil, nil, err
 	}
 	return s, p, nil

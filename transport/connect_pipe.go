@@ -31,7 +31,7 @@ import (
 // A regular file or directory is refused with loop.ErrInvalidArgument, which is
 // EPERM as well: it is always ready, so there is nothing to wait for.
 func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Transport, Protocol, error) {
-	p, fd, err := adoptPipe("connect read pipe", factory, pipe)
+	p, fd, err := adoptPipe(co, "connect read pipe", factory, pipe)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +50,7 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 // When nobody can read from a FIFO, pipe or Unix socket any more, the connection is
 // lost at once: with nil if everything was written, else with EPIPE.
 func ConnectWritePipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Transport, Protocol, error) {
-	p, fd, err := adoptPipe("connect write pipe", factory, pipe)
+	p, fd, err := adoptPipe(co, "connect write pipe", factory, pipe)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -69,22 +69,31 @@ type pipeFD struct {
 }
 
 // adoptPipe makes the protocol and the transport's own descriptor of a file. On
-// an error the file is closed.
-func adoptPipe(what string, factory func() Protocol, pipe *os.File) (Protocol, pipeFD, error) {
+// an error, or if factory does not return, the file is closed.
+func adoptPipe(co *loop.Coro, what string, factory func() Protocol, pipe *os.File) (Protocol, pipeFD, error) {
 	if pipe == nil {
 		return nil, pipeFD{}, fmt.Errorf("%s: %w: the file is nil", what, loop.ErrInvalidArgument)
 	}
-	p, fd, err := tryAdoptPipe(factory, pipe)
+	adopted := false
+	defer func() {
+		if !adopted {
+			_ = pipe.Close() // what made it useless is reported already
+		}
+	}()
+	p, fd, err := tryAdoptPipe(co, factory, pipe)
 	if err != nil {
-		_ = pipe.Close() // what made it useless is reported already
 		return nil, pipeFD{}, fmt.Errorf("%s %s: %w", what, pipe.Name(), err)
 	}
+	adopted = true
 	return p, fd, nil
 }
 
-func tryAdoptPipe(factory func() Protocol, pipe *os.File) (Protocol, pipeFD, error) {
+func tryAdoptPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Protocol, pipeFD, error) {
 	if factory == nil {
 		return nil, pipeFD{}, fmt.Errorf("%w: the protocol factory is nil", loop.ErrInvalidArgument)
+	}
+	if co.Loop().IsClosed() { // since the task was resumed for the last time
+		return nil, pipeFD{}, loop.ErrLoopClosed
 	}
 	kind, err := pipeKind(pipe)
 	if err != nil {

@@ -369,6 +369,24 @@ func TestCancellingTheAdoptionOfASocketThatReceivesAheadTakesItAway(t *testing.T
 	})
 }
 
+func TestCancellingAConnectionDropsWhatItHadToSend(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		ours, theirs, err := sockapi.Pair(unix.SOCK_STREAM) // nobody reads the other end
+		check(t, err)
+		p := &recorder{}
+		p.onMade = func() {
+			check(t, p.t.Write(make([]byte, 16<<20)))
+			co.Task().Cancel("enough")
+		}
+		_, _, err = CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+		if !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("the cancelled call returned %v", err)
+		}
+		p.untilLost(t, co)
+		check(t, theirs.Close())
+	})
+}
+
 // stalled is a backend on which connecting never ends unless it is cancelled.
 type stalled struct {
 	backend.Backend

@@ -86,7 +86,7 @@ func (o *DatagramOptions) create(co *loop.Coro, factory func() DatagramProtocol)
 	t.sock, t.early = s.sock, s.early
 	t.soon(t.begin)
 	if err := loop.Sleep(co, 0); err != nil {
-		t.Close()
+		t.Abort() // Close would wait until everything was sent
 		return nil, nil, err
 	}
 	return t, p, nil

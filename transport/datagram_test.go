@@ -1103,6 +1103,27 @@ func TestCancellingTheCreationOfAnEndpointLeavesNothingOpen(t *testing.T) {
 	})
 }
 
+func TestCancellingTheCreationOfAnEndpointDropsWhatItHadToSend(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		full := sockapi.UnixAddr(filepath.Join(t.TempDir(), "full")) // and nobody reads it
+		peer := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_UNIX, unix.SOCK_DGRAM, 0))
+		check(t, peer.Bind(full))
+		p := &datagramDiary{}
+		p.onMade = func() {
+			for p.t.WriteBufferSize() == 0 {
+				p.send(t, "x", full)
+			}
+			co.Task().Cancel("enough")
+		}
+		_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{Family: unix.AF_UNIX})
+		if !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("the cancelled call returned %v", err)
+		}
+		p.untilLost(t, co)
+		check(t, peer.Close())
+	})
+}
+
 func TestClosingTheLoopClosesTheEndpointsThatAreLeft(t *testing.T) {
 	eachBackend(t, func(t *testing.T, name string) {
 		before := must2(leaktest.Take())(t)

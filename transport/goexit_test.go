@@ -166,9 +166,13 @@ func TestASubprocessEndsAfterACallbackThatEndsItsGoroutine(t *testing.T) {
 		t.Run(in, func(t *testing.T) {
 			inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
 				p := &exitingProcess{e: exiting{in: in}}
-				_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "/bin/sh", []string{"-c", "echo out; echo err >&2"}, nil)
+				tr, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "/bin/sh", []string{"-c", "echo out; echo err >&2"}, nil)
 				check(t, err)
 				until(t, co, "the process is over", func() bool { return p.e.lost })
+				turns(t, co)
+				if !tr.IsClosing() || tr.Protocol() != nil {
+					t.Errorf("after ConnectionLost: closing %v, protocol %v", tr.IsClosing(), tr.Protocol())
+				}
 				if p.e.got != 8 || p.pipes != 3 || !p.e.done {
 					t.Errorf("%d bytes, %d pipes lost, the goroutine ended: %v", p.e.got, p.pipes, p.e.done)
 				}

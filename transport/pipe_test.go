@@ -1039,6 +1039,59 @@ func TestCancellingTheConnectionOfAPipeClosesTheFile(t *testing.T) {
 	})
 }
 
+func TestAPipeOnAClosedLoopIsRefusedAndClosed(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		for kind, connect := range map[string]func(*loop.Coro, func() Protocol, *os.File) (Transport, Protocol, error){
+			"read": ConnectReadPipe, "write": ConnectWritePipe,
+		} {
+			l := ipcLoop(t, loop.WithBackend(name))
+			l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+			r, w, err := os.Pipe()
+			check(t, err)
+			pipe, other := r, w
+			if kind == "write" {
+				pipe, other = w, r
+			}
+			runTask(t, l, func(co *loop.Coro) error {
+				l.Go(func(co *loop.Coro) error {
+					_, _ = loop.CreateFuture[struct{}](l).Await(co)
+					_, _, err = connect(co, mustNotCall(t), pipe)
+					return nil
+				})
+				return loop.Sleep(co, 0)
+			})
+			check(t, l.Close())
+			if !errors.Is(err, loop.ErrLoopClosed) {
+				t.Errorf("%s: %v", kind, err)
+			}
+			if err := pipe.Close(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("%s: the file was left open", kind)
+			}
+			check(t, other.Close())
+		}
+	})
+}
+
+func TestAPipeWhoseFactoryPanicsIsClosed(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		for pipe, connect := range map[*os.File]func(*loop.Coro, func() Protocol, *os.File) (Transport, Protocol, error){
+			r: ConnectReadPipe, w: ConnectWritePipe,
+		} {
+			func() {
+				defer func() {
+					if recover() != "no protocol" {
+						t.Error("the panic was swallowed")
+					}
+				}()
+				_, _, _ = connect(co, func() Protocol { panic("no protocol") }, pipe)
+			}()
+			if err := pipe.Close(); !errors.Is(err, os.ErrClosed) {
+				t.Error("the file was left open")
+			}
+		}
+	})
+}
+
 func TestClosingTheLoopClosesThePipesThatAreLeft(t *testing.T) {
 	eachBackend(t, func(t *testing.T, name string) {
 		before := must2(leaktest.Take())(t)

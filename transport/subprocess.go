@@ -87,8 +87,9 @@ func (t *subprocess) tryFinish() {
 }
 
 func (t *subprocess) lost() {
+	// Also after a runtime.Goexit in the callback.
+	defer func() { t.closing, t.proto, t.flow = true, nil, nil }()
 	t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(nil) })
-	t.closing, t.proto, t.flow = true, nil, nil
 }
 
 // PID returns the number of the process.
