@@ -59,6 +59,7 @@ type Backend struct {
 	suspects []*entry
 	quiet    int // turns since the suspects were last looked at
 	unpolled []*entry
+	closes   []*backend.Op // for closeIdle
 
 	// See wake.go.
 	wakeState atomic.Uint32
@@ -195,12 +196,30 @@ func ownMemory(op *backend.Op) bool {
 }
 
 // submitClose ends what waits on e and queues the close(2) behind the
-// completions of it all: the list of completions is first in, first out.
+// completions of it all: the list of completions is first in, first out. What
+// nothing waits on is closed by the next Wait, even if no Dispatch follows.
 func (b *Backend) submitClose(e *entry, op *backend.Op) {
 	e.bits |= closing
+	if e.idle() {
+		b.closes = append(b.closes, op)
+	}
 	b.cancelAll(e)
 	b.finish(op, 0, 0)
 }
+
+// closeIdle closes what nothing waits on.
+func (b *Backend) closeIdle() {
+	for _, op := range b.closes {
+		op.State.Mark = alreadyClosed
+		keep(op, 0, b.closeFD(op.FD))
+	}
+	clear(b.closes)
+	b.closes = b.closes[:0]
+}
+
+// alreadyClosed is the Mark of an OpClose whose descriptor is closed before its
+// completion is delivered.
+const alreadyClosed = 1
 
 func (b *Backend) cancelAll(e *entry) {
 	for _, head := range []**backend.Op{&e.in, &e.out, &e.polls} {
@@ -309,7 +328,7 @@ func (b *Backend) Close() error {
 	fd := b.epfd
 	b.epfd = -1
 	b.pages, b.next, b.turn, b.at, b.cur = nil, nil, nil, 0, nil
-	b.suspects, b.unpolled = nil, nil
+	b.suspects, b.unpolled, b.closes = nil, nil, nil
 	if err := unix.Close(fd); err != nil {
 		return fmt.Errorf("close epoll descriptor %d: %w", fd, err)
 	}

@@ -101,7 +101,7 @@ func (b *Backend) deliverDone() {
 	} else {
 		r.N = progress(op)
 	}
-	if op.Code == backend.OpClose && r.Errno == 0 {
+	if op.Code == backend.OpClose && r.Errno == 0 && op.State.Mark != alreadyClosed {
 		r.Errno = b.closeFD(op.FD)
 	}
 	b.deliverLast(op, r)

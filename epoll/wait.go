@@ -31,6 +31,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 		return fmt.Errorf("epoll: wait: %w", backend.ErrClosed)
 	}
 	b.turnNo++
+	b.closeIdle()
 	if len(b.unpolled) > 0 {
 		b.dropPolls()
 	}

@@ -241,6 +241,30 @@ func TestEveryCallOnAClosedSocketIsRefused(t *testing.T) {
 	})
 }
 
+func TestASocketClosedInTheLastTurnOfARunIsClosedThen(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		task := l.Go(func(co *loop.Coro) error {
+			defer l.Stop()
+			if err := SendAll(co, a, []byte("x")); err != nil {
+				return err
+			}
+			return a.Close()
+		})
+		if err := errors.Join(l.RunForever(), task.Exception()); err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, 10)
+		if n, err := unix.Read(b.Fd(), p); n != 1 || err != nil {
+			t.Fatalf("received %d bytes, %v", n, err)
+		}
+		if n, err := unix.Read(b.Fd(), p); n != 0 || err != nil {
+			t.Errorf("after the run, instead of the end: %d, %v", n, err)
+		}
+		run(t, l, func(co *loop.Coro) error { return CloseWait(co, a) })
+	})
+}
+
 // everyCall calls every function on s, none of which may wait, and returns their
 // errors.
 func everyCall(co *loop.Coro, s, other *Socket) map[string]error {

@@ -31,7 +31,8 @@ type SubprocessOptions struct {
 	// Credential is the user and the groups that the child runs as; it needs
 	// privileges.
 	Credential *syscall.Credential
-	// ExtraFiles are inherited too and get the numbers 3, 4, ... in the child.
+	// ExtraFiles are inherited too and get the numbers 3, 4, ... in the child. They
+	// and PassFDs stay the caller's, and must stay open until the call returns.
 	ExtraFiles []*os.File
 	// PassFDs are descriptors that the child inherits under their own numbers.
 	// They must not be among those that the streams and ExtraFiles take.
