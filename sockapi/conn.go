@@ -185,25 +185,25 @@ func (c *Conn) RemoteAddr() net.Addr {
 	return a.netAddr(c.s.Type())
 }
 
-// SetDeadline sets both deadlines.
-func (c *Conn) SetDeadline(t time.Time) error {
-	c.read.set(t)
-	c.write.set(t)
-	return nil
-}
+// SetDeadline sets both deadlines. Of a closed Conn the error is ErrSocketClosed.
+func (c *Conn) SetDeadline(t time.Time) error { return c.limit(t, &c.read, &c.write) }
 
 // SetReadDeadline sets the time after which Read, also one that waits already,
 // fails with os.ErrDeadlineExceeded; the zero time means never. What had
 // arrived before is still read.
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.read.set(t)
-	return nil
-}
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.limit(t, &c.read) }
 
 // SetWriteDeadline sets the time after which Write and ReadFrom fail with
 // os.ErrDeadlineExceeded; see SetReadDeadline.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.write.set(t)
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.limit(t, &c.write) }
+
+func (c *Conn) limit(t time.Time, ds ...*deadline) error {
+	if err := c.s.direct("set deadline"); err != nil {
+		return err
+	}
+	for _, d := range ds {
+		d.set(t)
+	}
 	return nil
 }
 

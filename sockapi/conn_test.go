@@ -503,7 +503,7 @@ func TestThatAConnIsClosedIsSaidBeforeThatItIsLate(t *testing.T) {
 			_, read := c.Read(make([]byte, 1))
 			_, write := c.Write(make([]byte, 1))
 			_, from := c.ReadFrom(f)
-			for _, err := range []error{read, write, from} {
+			for _, err := range []error{read, write, from, c.SetDeadline(time.Time{}), c.SetReadDeadline(time.Now()), c.SetWriteDeadline(time.Now())} {
 				if !errors.Is(err, net.ErrClosed) {
 					t.Errorf("on a closed socket: %v", err)
 				}
