@@ -38,7 +38,8 @@ type ConnectOptions struct {
 	// host if it is empty.
 	ServerHostname string
 	// AnyHostname checks the chain of the certificate, but not its name (an empty
-	// server_hostname in asyncio).
+	// server_hostname in asyncio). The configuration's callbacks are given the
+	// verified chains, ConnectionState has none.
 	AnyHostname bool
 	// HandshakeTimeout limits the TLS handshake, 60 s if it is 0.
 	HandshakeTimeout time.Duration

@@ -3,6 +3,7 @@ package transport
 import (
 	"crypto/tls"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/loop"
@@ -110,8 +111,8 @@ func mayStartTLS(t Transport) error {
 func (s *tlsStream) begin(t Transport, received []byte) {
 	_ = t.PauseReading() // it never fails on streams
 	if f, ok := t.(fileSender); ok {
-		s.full = f.writingPaused()
-		s.rawFull = s.full
+		s.rawFull = f.writingPaused()
+		s.full = s.rawFull && sameProtocol(s.proto, t.Protocol()) // which was told so
 	}
 	s.held = append(s.held, received...)
 	t.SetProtocol(&s.below)
@@ -121,4 +122,11 @@ func (s *tlsStream) begin(t Transport, received []byte) {
 	if !t.IsReading() {
 		s.rawEOF = true
 	}
+}
+
+// sameProtocol reports whether a and b are the same, as far as they can be
+// compared.
+func sameProtocol(a, b Protocol) bool {
+	v, w := reflect.ValueOf(a), reflect.ValueOf(b)
+	return v.Type() == w.Type() && (!v.Comparable() || v.Equal(w))
 }

@@ -103,6 +103,7 @@ type tlsStream struct {
 	marks   marks  // of the raw transport's write buffer
 	reading marks  // of held
 
+	protos    int // calls of SetProtocol
 	state     tlsState
 	writes    uint8 // writes after the end, up to warnWrites
 	made      bool  // ConnectionMade was called, of this or the raw transport
@@ -188,6 +189,7 @@ func (s *tlsStream) SetProtocol(p Protocol) {
 	if s.state == tlsOver || replaceBehind(s.proto, p) {
 		return
 	}
+	s.protos++
 	s.proto = p
 	_, s.sendfile = p.(*fileProtocol)
 	s.buffers, _ = p.(BufferReceiver)

@@ -61,6 +61,10 @@ func (b *tlsBelow) ConnectionLost(err error) {
 		}
 		s.interrupt(err)
 	default:
+		if s.early {
+			s.soon(func() { s.over(err) }) // behind started, and what that delivers
+			return
+		}
 		s.over(err)
 	}
 }
@@ -107,7 +111,7 @@ func (s *tlsStream) over(err error) {
 		s.callLost(s.err)
 	}
 	s.state = tlsOver
-	s.proto, s.data, s.buffers = nil, discard{}, nil
+	s.proto, s.data, s.buffers, s.sendfile = nil, discard{}, nil, false
 	s.in, s.held, s.shake = nil, nil, nil
 }
 

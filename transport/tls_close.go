@@ -69,7 +69,7 @@ func (s *tlsStream) broke(err error) {
 
 // broken ends the connection at once because of an error of the protocol.
 func (s *tlsStream) broken(err error) {
-	if s.err == nil {
+	if s.err == nil && !s.closing {
 		s.err = err
 	}
 	s.closing = true

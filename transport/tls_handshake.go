@@ -135,6 +135,9 @@ func (s *tlsStream) finish() {
 		return
 	}
 	h := s.shake
+	if h.stop == nil && s.closing { // since it was settled
+		h.stop = ErrClosing
+	}
 	h.settled.wake()
 	if h.stop != nil {
 		s.failed(h)
@@ -150,8 +153,8 @@ func (s *tlsStream) finish() {
 		return
 	}
 	s.made = true
+	defer s.goOn() // also after a runtime.Goexit in the callback
 	s.callMade()
-	s.goOn()
 }
 
 // started is called when the task of StartTLS has gone on.

@@ -44,7 +44,7 @@ func (p *tlsParams) clientConfig() *tls.Config {
 	}
 	if p.anyHostname && !config.InsecureSkipVerify {
 		config = config.Clone()
-		config.InsecureSkipVerify = true
+		config.InsecureSkipVerify, config.VerifyPeerCertificate = true, nil
 		config.VerifyConnection = verifyChain(p.config)
 	}
 	return config
@@ -67,10 +67,23 @@ func verifyChain(config *tls.Config) func(tls.ConnectionState) error {
 		if err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
+		if config.VerifyPeerCertificate != nil && !state.DidResume {
+			if err := config.VerifyPeerCertificate(rawCertificates(state.PeerCertificates), chains); err != nil {
+				return err
+			}
+		}
 		if config.VerifyConnection == nil {
 			return nil
 		}
 		state.VerifiedChains = chains
 		return config.VerifyConnection(state)
 	}
+}
+
+func rawCertificates(certs []*x509.Certificate) [][]byte {
+	raw := make([][]byte, len(certs))
+	for i, c := range certs {
+		raw[i] = c.Raw
+	}
+	return raw
 }

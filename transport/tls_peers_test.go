@@ -111,6 +111,33 @@ func TestAnOpenSSLClientTalksToATLSServer(t *testing.T) {
 	})
 }
 
+// Renegotiation is refused with an error that crypto/tls does not keep.
+func TestAnErrorBehindDataThatPausesIsNotForgotten(t *testing.T) {
+	openssl := program(t, "openssl")
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		p.onMade = func() { check(t, p.t.PauseReading()) }
+		p.onData = func([]byte) { check(t, p.t.PauseReading()) }
+		srv, port := localServer(t, co, protocolOf(p), &ServerOptions{TLS: serverTLS()})
+		client := startForeign(t, openssl, "s_client", "-connect", "127.0.0.1:"+port, "-tls1_2")
+		until(t, co, "there is a connection", func() bool { return p.t != nil })
+		held := p.t.(TLSTransport).ReadBufferSize
+		check(t, client.say("hello"))
+		until(t, co, "the data has arrived", func() bool { return held() > 0 })
+		data := held()
+		check(t, client.say("R"))
+		until(t, co, "the client renegotiates", func() bool { return held() > data })
+		check(t, p.t.ResumeReading())
+		p.untilData(t, co, "hello\n")
+		turns(t, co)
+		check(t, p.t.ResumeReading())
+		if err := p.untilLost(t, co); err == nil {
+			t.Error("the connection was lost without an error")
+		}
+		over(t, co, srv)
+	})
+}
+
 // openSSLServer starts a server for one connection and returns its port.
 func openSSLServer(t *testing.T, co *loop.Coro, args ...string) (server *foreign, port string) {
 	t.Helper()

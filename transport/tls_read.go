@@ -69,11 +69,23 @@ func (s *tlsStream) ciphertext(p []byte) int {
 	return n
 }
 
-// pump decrypts and delivers until no record is complete or reading is paused.
-// When the transport is closing, it drops the data and looks for the peer's
-// close_notify only.
+// pump decrypts and delivers until no record is complete or reading is paused,
+// also what had arrived before the raw transport was broken. When the transport is
+// closing, it drops the data and looks for the peer's close_notify only.
 func (s *tlsStream) pump() {
-	for s.state == tlsOpen && !s.raw.IsClosing() {
+	exited := true
+	defer func() {
+		if exited { // by a runtime.Goexit in a callback
+			s.keep()
+			s.soon(s.goOn)
+		}
+	}()
+	s.deliverAll()
+	exited = false
+}
+
+func (s *tlsStream) deliverAll() {
+	for s.state == tlsOpen && !(s.closing && s.raw.IsClosing()) {
 		if s.early || s.paused && !s.closing {
 			return
 		}
@@ -81,8 +93,9 @@ func (s *tlsStream) pump() {
 		if err == nil {
 			continue
 		}
-		// While paused, the end waits too. The next read finds it again.
-		if !s.paused || s.closing {
+		// While paused, the end waits too. The next read finds it again, but not
+		// every error.
+		if !s.paused || s.closing || err != errWouldBlock && err != io.EOF {
 			s.stopped(err)
 		}
 		s.tellFlow()
@@ -95,10 +108,10 @@ func (s *tlsStream) pump() {
 // one buffer. The error is what comes after it, if that is not data.
 func (s *tlsStream) deliver() error {
 	if s.buffers != nil && !s.closing {
-		to := s.buffers
+		protos := s.protos
 		buf := s.callGetBuffer()
 		// GetBuffer may have done anything.
-		if len(buf) == 0 || s.closing || s.paused || s.buffers != to {
+		if len(buf) == 0 || s.closing || s.paused || s.protos != protos {
 			return nil
 		}
 		n, err := s.decrypt(buf)
@@ -143,15 +156,17 @@ func (s *tlsStream) stopped(err error) {
 // closes. A connection inside this one closes it by itself.
 func (s *tlsStream) receivedEOF() {
 	s.eof = true
-	inner := s.proto
-	keepOpen := s.callEOF()
-	if _, ok := inner.(*tlsBelow); ok && keepOpen {
-		return
-	}
-	if keepOpen {
+	_, inside := s.proto.(*tlsBelow)
+	keepOpen := false
+	defer func() { // also after a runtime.Goexit in the callback
+		if !inside || !keepOpen {
+			s.Close()
+		}
+	}()
+	keepOpen = s.callEOF()
+	if keepOpen && !inside {
 		s.loop.Logger().Warn("returning true from EOFReceived() has no effect when using TLS", "transport", s.String())
 	}
-	s.Close()
 }
 
 // PauseReading stops the delivery.

@@ -73,7 +73,7 @@ func (s *tlsStream) encrypt(p []byte) {
 // encryptBlock writes at most tlsBlock bytes. Several records are written to the
 // raw transport at once.
 func (s *tlsStream) encryptBlock(p []byte) {
-	if len(p) == 0 || s.closing {
+	if len(p) == 0 || s.closing || s.raw.IsClosing() {
 		return
 	}
 	s.gather = len(p) > tlsRecord
