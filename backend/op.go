@@ -238,6 +238,8 @@ type Phase uint8
 const (
 	// Idle: not in flight; the submitter owns the Op.
 	Idle Phase = iota
+	// Early: submitted to the loop, which keeps it until it runs.
+	Early
 	// Queued: behind another operation of its descriptor and direction.
 	Queued
 	// Armed: handed to the kernel, or waiting for readiness.
@@ -246,7 +248,8 @@ const (
 	Done
 )
 
-// State is the backend's own part of an Op. Nobody else may change it.
+// State is the backend's own part of an Op, and the loop's while it is Early.
+// Nobody else may change it.
 type State struct {
 	// Next and Prev link the operations of one list.
 	Next, Prev *Op

@@ -198,6 +198,32 @@ func TestALoopExitEndsTheRunAtOnceWhereverItComesFrom(t *testing.T) {
 	}
 }
 
+func TestALoopOutlivesAnyNumberOfGoexits(t *testing.T) {
+	const many = 4
+	for _, how := range []string{"callbacks", "tasks"} {
+		t.Run(how, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *Loop) {
+				l.SetExceptionHandler(func(*Loop, *ExceptionContext) {})
+				exits := 0
+				exit := func() { exits++; runtime.Goexit() }
+				for range many {
+					if how == "tasks" {
+						l.Go(func(*Coro) error { exit(); return nil })
+					} else {
+						soon(t, l, exit)
+					}
+				}
+				if _, err := l.CallLater(time.Millisecond, l.Stop); err != nil {
+					t.Fatal(err)
+				}
+				if err := mustReturn(t, l, l.RunForever); err != nil || exits != many {
+					t.Errorf("%v, %d of %d goroutines have ended", err, exits, many)
+				}
+			})
+		})
+	}
+}
+
 func TestALoopExitInAnEagerTaskOfAReaderKeepsTheOtherReaders(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		want := errors.New("exit")

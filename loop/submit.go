@@ -23,9 +23,7 @@ func (l *Loop) Submit(op *backend.Op) error {
 	if err := backend.Check(op); err != nil {
 		return err
 	}
-	if slices.Contains(l.early, op) {
-		return &backend.OpError{Op: op.String(), Err: backend.ErrInFlight}
-	}
+	op.State = backend.State{Phase: backend.Early}
 	l.early = append(l.early, op)
 	return nil
 }
@@ -54,7 +52,7 @@ func (l *Loop) CancelOp(op *backend.Op) {
 		l.be.Cancel(op)
 		return
 	}
-	if !op.InFlight() && !slices.Contains(l.early, op) {
+	if !op.InFlight() {
 		return
 	}
 	// Between runs nothing goes to the kernel: ask on the next run.
@@ -74,6 +72,7 @@ func (l *Loop) withdraw(op *backend.Op) bool {
 		return false
 	}
 	l.early = slices.Delete(l.early, i, i+1)
+	op.State.Phase = backend.Idle
 	return true
 }
 
@@ -83,6 +82,7 @@ func (l *Loop) submitEarly() {
 	early := l.early
 	l.early = nil
 	for _, op := range early {
+		op.State.Phase = backend.Idle
 		err := l.be.Submit(op)
 		var errno syscall.Errno
 		switch {
@@ -101,6 +101,7 @@ func (l *Loop) cancelEarly() {
 	early := l.early
 	l.early = nil
 	for _, op := range early {
+		op.State.Phase = backend.Idle
 		op.Receiver.Complete(op, backend.Result{Errno: syscall.ECANCELED})
 	}
 }

@@ -60,10 +60,12 @@ func (l *Loop) own(again bool) {
 			// A task called runtime.Goexit, which ends this goroutine as soon as
 			// its deferred functions return. The ring belongs to this thread, so
 			// the loop goes on inside one of them.
-			l.resumeAfterGoexit()
 			l.own(true)
 		}
 	}()
+	if again { // behind the defer, for there may be another Goexit
+		l.resumeAfterGoexit()
+	}
 	for fn := range l.requests {
 		l.answer(fn)
 	}

@@ -41,9 +41,10 @@ const (
 // blocks and sent; a source that is not a regular file is read in the loop's
 // default executor, and in sequence if it is an *os.File or, with Read and Seek,
 // like one, because it may have no positions, as a pipe has none. The file must
-// stay open and must not be used otherwise until Sendfile returns; of a closed
-// one the error is os.ErrClosed. The kernel reads the file on the loop's thread:
-// what is not in the page cache stops the loop while the disk is read.
+// stay open and must not be used otherwise until Sendfile returns, and, if that is
+// ended early, until a read in the executor that has begun returns; of a closed one
+// the error is os.ErrClosed. The kernel reads the file on the loop's thread: what is
+// not in the page cache stops the loop while the disk is read.
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. No other call's bytes

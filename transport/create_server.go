@@ -100,6 +100,7 @@ func serve(co *loop.Coro, what string, srv *Server, o *ServerOptions) (*Server, 
 	}
 	if err != nil {
 		srv.Close()
+		srv.AbortClients()
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return srv, nil

@@ -148,6 +148,39 @@ func TestAReadPipeGoesOnAfterACallbackThatEndsItsGoroutine(t *testing.T) {
 	}
 }
 
+func TestAStreamGoesOnAfterExitsInSeveralCallbacks(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		p.onMade = runtime.Goexit
+		p.onData = func([]byte) { runtime.Goexit() }
+		p.onLost = runtime.Goexit
+		_, peer := joined(t, co, p)
+		check(t, sockapi.SendAll(co, peer, []byte("x")))
+		p.untilData(t, co, "x")
+		check(t, sockapi.CloseWait(co, peer))
+		check(t, p.untilLost(t, co))
+		p.want(t, "made", "eof", "lost")
+	})
+}
+
+// What has arrived for another protocol is copied into its buffer of 4 bytes.
+func TestAStreamLosesNothingIfACopyIsCutShort(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		p := &exitingBuffer{exiting{in: "data"}}
+		plain := &recorder{}
+		tr, peer := joined(t, co, plain)
+		turns(t, co)
+		check(t, tr.PauseReading())
+		check(t, sockapi.SendAll(co, peer, []byte("0123456789")))
+		turns(t, co) // it is parked
+		tr.SetProtocol(p)
+		check(t, tr.ResumeReading())
+		until(t, co, "everything is received", func() bool { return p.got == 10 })
+		tr.Abort()
+		until(t, co, "the connection is lost", func() bool { return p.lost })
+	})
+}
+
 // exitingProcess is exiting for a subprocess.
 type exitingProcess struct {
 	BaseSubprocessProtocol

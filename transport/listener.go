@@ -45,6 +45,9 @@ func (l *listener) listen(backlog int) error {
 	return nil
 }
 
+// listenNoMore undoes listen. The socket stays bound.
+func (l *listener) listenNoMore() { _ = unix.Shutdown(int(l.fd), unix.SHUT_RD) }
+
 // begin accepts, at first what was accepted already.
 func (l *listener) begin() {
 	if l.early != nil {

@@ -51,9 +51,10 @@ type fileSender interface {
 // whatever its ReadAt does. Where it cannot, and on TLS, the file is read in
 // blocks and written, minding the flow control. Reading from the transport is
 // paused meanwhile, and writing returns ErrSendfile. The file must stay open and
-// must not be used otherwise until Sendfile returns. The kernel reads it on the
-// loop's thread: what is not in the page cache stops the loop while the disk is
-// read.
+// must not be used otherwise until Sendfile returns; if that is cancelled or the
+// connection lost, a read in the executor that has begun may go on for longer. The
+// kernel reads a file on the loop's thread: what is not in the page cache stops the
+// loop while the disk is read.
 //
 // If anything was sent, also when an error or a cancellation ends the call, a
 // file that can seek is left at offset plus what was sent. The error is

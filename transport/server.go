@@ -64,6 +64,9 @@ func (srv *Server) Sockets() []*TransportSocket {
 // idempotent. The error is ErrServerClosed, that of listen(2), or a
 // CancelledError.
 func (srv *Server) StartServing(co *loop.Coro) error {
+	if err := co.CheckCurrent("StartServing"); err != nil {
+		return err
+	}
 	if err := srv.start(); err != nil {
 		return err
 	}
@@ -77,8 +80,11 @@ func (srv *Server) start() error {
 	if srv.serving {
 		return nil
 	}
-	for _, l := range srv.listeners {
+	for i, l := range srv.listeners {
 		if err := l.listen(srv.backlog); err != nil {
+			for _, before := range srv.listeners[:i] {
+				before.listenNoMore() // nobody would serve what connects
+			}
 			return err
 		}
 	}
@@ -107,6 +113,9 @@ func (closedWhileServing) Is(target error) bool {
 // loop.ErrCancelled. Others are ErrServing if it is called while another task
 // is in it, and those of StartServing.
 func (srv *Server) ServeForever(co *loop.Coro) error {
+	if err := co.CheckCurrent("ServeForever"); err != nil {
+		return err
+	}
 	if srv.forever {
 		return ErrServing
 	}

@@ -748,3 +748,50 @@ func TestClosingTheLoopClosesWhatWasLeftOpen(t *testing.T) {
 	})
 	// TestMain finds what is left.
 }
+
+func TestAServerThatCannotListenEverywhereListensNowhere(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		other, port := localServer(t, co, newEcho, nil)
+		over(t, co, other) // its port is free
+		srv := ok[*Server](t)(CreateServer(co, newEcho, []string{"127.0.0.1", "127.0.0.2"}, port, &ServerOptions{NoStart: true}))
+		rival := ok[*Server](t)(CreateServer(co, newEcho, []string{"127.0.0.2"}, port, nil))
+		if err := srv.StartServing(co); !errors.Is(err, syscall.EADDRINUSE) || srv.IsServing() {
+			t.Errorf("StartServing: %v, and it serves: %v", err, srv.IsServing())
+		}
+		if c, err := net.Dial("tcp", "127.0.0.1:"+port); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("connecting: %v", err)
+			if err == nil {
+				_ = c.Close()
+			}
+		}
+		over(t, co, rival)
+		check(t, srv.StartServing(co))
+		for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
+			c, err := net.Dial("tcp", host+":"+port)
+			check(t, err)
+			check(t, c.Close())
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestAServerIsServedByItsCallerOnly(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, _ := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
+		task := co.Loop().Go(func(*loop.Coro) error {
+			if err := srv.StartServing(co); !errors.Is(err, loop.ErrNotCurrent) {
+				t.Errorf("StartServing: %v", err)
+			}
+			if err := srv.ServeForever(co); !errors.Is(err, loop.ErrNotCurrent) {
+				t.Errorf("ServeForever: %v", err)
+			}
+			return nil
+		})
+		_, err := task.Await(co)
+		check(t, err)
+		if srv.IsServing() || srv.closed {
+			t.Errorf("it serves: %v, is closed: %v", srv.IsServing(), srv.closed)
+		}
+		over(t, co, srv)
+	})
+}

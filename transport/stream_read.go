@@ -30,23 +30,35 @@ type buffered struct {
 // DataReceived copies data into the protocol's buffers, for as long as the
 // protocol stays the stream's.
 func (b *buffered) DataReceived(data []byte) {
+	defer func() {
+		if len(data) > 0 { // after a runtime.Goexit in a callback
+			b.s.unread(data)
+			_, _ = b.s.sh.loop.CallSoonContext(b.s.ctx, b.s.unpark)
+		}
+	}()
 	for len(data) > 0 {
 		buf := b.buffer(len(data))
-		if buf == nil || b.interrupted(data) {
+		if buf == nil {
+			data = nil
+			return
+		}
+		if b.interrupted(&data) {
 			return
 		}
 		n := copy(buf, data)
 		data = data[n:]
 		b.BufferUpdated(n)
-		if b.interrupted(data) {
+		if b.interrupted(&data) {
 			return
 		}
 	}
 }
 
 // interrupted reports whether the last callback has ended the delivery to b. If
-// so, what is left of it, data, goes where it belongs.
-func (b *buffered) interrupted(data []byte) bool {
+// so, what is left of it goes where it belongs.
+func (b *buffered) interrupted(left *[]byte) bool {
+	data := *left
+	*left = nil
 	switch {
 	case b.s.flags&flagClosing != 0:
 	case b.s.flags&flagPaused != 0:
@@ -56,6 +68,7 @@ func (b *buffered) interrupted(data []byte) bool {
 			b.s.data.DataReceived(data)
 		}
 	default:
+		*left = data
 		return false
 	}
 	return true

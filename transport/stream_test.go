@@ -774,3 +774,26 @@ func TestDebugModeKeepsOtherGoroutinesFromResumeReading(t *testing.T) {
 		turns(t, co)
 	})
 }
+
+func TestReadingIsPausedAndResumedBetweenRuns(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		p := &recorder{}
+		p.onMade = func() { check(t, p.t.PauseReading()) }
+		var peer *sockapi.Socket
+		runTask(t, l, func(co *loop.Coro) error {
+			_, peer = joined(t, co, p)
+			return sockapi.SendAll(co, peer, []byte("hello"))
+		})
+		for range 2 {
+			check(t, p.t.ResumeReading())
+			check(t, p.t.PauseReading())
+		}
+		check(t, p.t.ResumeReading())
+		runTask(t, l, func(co *loop.Coro) error {
+			p.untilData(t, co, "hello")
+			p.t.Abort()
+			return p.untilLost(t, co)
+		})
+	})
+}

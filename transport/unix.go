@@ -127,13 +127,10 @@ func CreateUnixServer(co *loop.Coro, factory func() Protocol, path string, opts 
 		return nil, fmt.Errorf("create unix server: %w", err)
 	}
 	sh := sharedOf(co.Loop())
-	if err := sh.ports.wait(co); err != nil {
-		return nil, fmt.Errorf("create unix server: %w", err)
-	}
 	var ls []*listener
 	if o.Sock != nil {
 		ls, err = suppliedListener(o.Sock)
-	} else {
+	} else if err = sh.ports.wait(co); err == nil {
 		ls, err = listenUnix(sh.loop, path)
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
@@ -254,5 +255,24 @@ func TestAnAbstractNameIsFreeAsSoonAsItsServerIsClosed(t *testing.T) {
 			check(t, err)
 			srv.Close()
 		}
+	})
+}
+
+func TestCancellingAUnixServerClosesTheSocketItWasGiven(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		before := must2(leaktest.FDs())(t)
+		first := ok[*Server](t)(CreateUnixServer(co, newEcho, filepath.Join(t.TempDir(), "first"), nil))
+		sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_UNIX, unix.SOCK_STREAM, 0))
+		check(t, sock.Bind(sockapi.UnixAddr(filepath.Join(t.TempDir(), "second"))))
+		first.Close() // which takes a turn
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			co.Task().Cancel("")
+			_, err := CreateUnixServer(co, newEcho, "", &UnixServerOptions{Sock: sock})
+			return err
+		})
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) || sock.Fd() != -1 {
+			t.Errorf("%v, and the socket is %v", err, sock)
+		}
+		noNewFDs(t, co, before)
 	})
 }
