@@ -25,6 +25,9 @@ func misfit(op *Op) string {
 	if op.Flags&Multishot != 0 && op.Code != OpAccept && op.Code != OpRecv && op.Code != OpPoll {
 		return "Multishot is for accept, recv and poll"
 	}
+	if op.Flags&AtDelivery != 0 && op.Code != OpRecvMsg && (op.Code != OpRecv || op.Buf == nil) {
+		return "AtDelivery is for a recv into Buf and recvmsg"
+	}
 	switch op.Code {
 	case OpNop, OpAccept, OpShutdown, OpClose:
 	case OpConnect:

@@ -122,6 +122,10 @@ const (
 	// completion, because it is outside the heap or pinned by the submitter, so
 	// that the backend need not pin it.
 	Pinned
+	// AtDelivery lets a recv into Buf, or a recvmsg, take what it receives only
+	// when its completion is delivered: one that is cancelled before has taken
+	// nothing. It is for packets, of which the kernel drops what does not fit.
+	AtDelivery
 )
 
 // MaxBufs is the largest number of pieces in Ext.Bufs (IOV_MAX on Linux).

@@ -169,7 +169,7 @@ func (b *Backend) submitInput(e *entry, op *backend.Op) {
 	if (op.Code == backend.OpAccept) != (e.bits&listens != 0) {
 		e.bits |= readable // the wrong kind of socket says so without being ready
 	}
-	if e.in == nil && e.bits&readable != 0 && ownMemory(op) {
+	if e.in == nil && e.bits&readable != 0 && ownMemory(op) && op.Flags&backend.AtDelivery == 0 {
 		if n, errno, ok := b.attempt(e, op); ok {
 			b.finish(op, n, errno)
 			return

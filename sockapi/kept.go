@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"syscall"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
@@ -152,14 +150,14 @@ func (ln *lane) drain() {
 	if len(op.Buf) == 0 {
 		return
 	}
-	var addr, addrLen unsafe.Pointer
+	var n int
+	var errno syscall.Errno
 	if op.Code == backend.OpRecvMsg {
-		op.Ext.Addr.Len = backend.AddrCap
-		addr, addrLen = unsafe.Pointer(&op.Ext.Addr.Raw), unsafe.Pointer(&op.Ext.Addr.Len)
+		n, errno = nowait.RecvFrom(op.FD, op.Buf, &op.Ext.Addr)
+	} else {
+		n, errno = nowait.Recv(op.FD, op.Buf)
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(op.FD), uintptr(unsafe.Pointer(&op.Buf[0])),
-		uintptr(len(op.Buf)), unix.MSG_DONTWAIT, uintptr(addr), uintptr(addrLen))
 	if errno == 0 && n > 0 {
-		ln.n, ln.errno = int(n), 0
+		ln.n, ln.errno = n, 0
 	}
 }

@@ -95,6 +95,51 @@ func TestManyPiecesAreOnePacket(t *testing.T) {
 	})
 }
 
+// The packet arrives, and the call is cancelled before it is told so.
+func TestACancelledReceiveLeavesThePacketWhole(t *testing.T) {
+	small := map[string]func(co *loop.Coro, s *Socket) error{
+		"Recv":         func(co *loop.Coro, s *Socket) error { _, err := Recv(co, s, 4); return err },
+		"RecvInto":     func(co *loop.Coro, s *Socket) error { _, err := RecvInto(co, s, make([]byte, 4)); return err },
+		"RecvFrom":     func(co *loop.Coro, s *Socket) error { _, _, err := RecvFrom(co, s, 4); return err },
+		"RecvFromInto": func(co *loop.Coro, s *Socket) error { _, _, err := RecvFromInto(co, s, make([]byte, 4)); return err },
+	}
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for name, call := range small {
+			udp, addr := packet(t, "udp", "127.0.0.1:0")
+			from, sender := packet(t, "udp", "127.0.0.1:0")
+			seq, other := pair(t, unix.SOCK_SEQPACKET)
+			run(t, l, func(co *loop.Coro) error {
+				for _, s := range []*Socket{udp, seq} {
+					receiving := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, call(co, s) })
+					yield(t, co, 3)
+					var err error
+					if _, serr := l.CallSoon(func() {
+						if s == seq {
+							_, err = unix.Write(other.Fd(), []byte("0123456789"))
+						} else {
+							err = unix.Sendto(from.Fd(), []byte("0123456789"), 0, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: [4]byte{127, 0, 0, 1}})
+						}
+						_, _ = l.CallSoon(func() { receiving.Cancel("") })
+					}); serr != nil {
+						return serr
+					}
+					if _, err := receiving.Await(co); !errors.Is(err, loop.ErrCancelled) {
+						t.Errorf("%s: %v", name, err)
+					}
+					if err != nil {
+						return err
+					}
+					got, who, err := RecvFrom(co, s, 100)
+					if string(got) != "0123456789" || err != nil || s == udp && who != sender {
+						t.Errorf("after a cancelled %s: %q from %v, %v", name, got, who, err)
+					}
+				}
+				return nil
+			})
+		}
+	})
+}
+
 // TestRandomCancelsLoseNoPacket lets calls of every kind, of which some are
 // cancelled, receive packets that are numbered.
 func TestRandomCancelsLoseNoPacket(t *testing.T) {

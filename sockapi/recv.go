@@ -39,8 +39,9 @@ func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
 		return n, s.wrap("recv", err)
 	}
 	ln := &s.in
-	ln.op.Code, ln.op.FD, ln.op.Buf = backend.OpRecv, s.fd, p
+	ln.op.Code, ln.op.FD, ln.op.Buf, ln.op.Flags = backend.OpRecv, s.fd, p, s.receiving()
 	err := ln.perform(co)
+	ln.op.Flags = 0
 	if err != nil || ln.errno != 0 {
 		return 0, ln.failed("recv", err)
 	}
@@ -49,6 +50,15 @@ func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return ln.n, nil
+}
+
+// receiving returns how to receive into a buffer: of a packet nothing is left in
+// the kernel, so that a cancelled call must not have taken it.
+func (s *Socket) receiving() backend.Flags {
+	if s.stream() {
+		return 0
+	}
+	return backend.AtDelivery
 }
 
 // Recv receives up to n bytes (loop.sock_recv, recv(2)) into new memory, which
@@ -147,8 +157,9 @@ func (s *Socket) recvFrom(co *loop.Coro, p []byte) (int, Addr, error) {
 	ln := &s.in
 	ext := ln.ext()
 	ext.Addr.Len = 0
-	ln.op.Code, ln.op.FD, ln.op.Buf = backend.OpRecvMsg, s.fd, p
+	ln.op.Code, ln.op.FD, ln.op.Buf, ln.op.Flags = backend.OpRecvMsg, s.fd, p, s.receiving()
 	err := ln.perform(co)
+	ln.op.Flags = 0
 	if err != nil || ln.errno != 0 {
 		return 0, Addr{}, ln.failed("recvfrom", err)
 	}

@@ -209,7 +209,8 @@ func (b *Backend) beginClose(e *fdEntry, idx uint32) {
 }
 
 // Try performs only large sends and single accepts, of which there would be no
-// more than one in a turn. Anything else that could be done at once is done by
+// more than one in a turn, and receives at delivery, which are a system call of
+// their own in any case. Anything else that could be done at once is done by
 // the next Wait, together with all others, for less than a system call.
 func (b *Backend) Try(op *backend.Op) (backend.Result, bool) {
 	switch {
@@ -217,6 +218,8 @@ func (b *Backend) Try(op *backend.Op) (backend.Result, bool) {
 		return trySend(op)
 	case op.Code == backend.OpAccept && op.Flags&backend.Multishot == 0 && b.wouldBeFirst(op):
 		return tryAccept(op)
+	case op.Flags&backend.AtDelivery != 0 && b.wouldBeFirst(op):
+		return tryPacket(op)
 	}
 	return backend.Result{}, false
 }

@@ -59,11 +59,11 @@ func (b *Backend) learn(idx uint32, n int) {
 	}
 }
 
-// startBulk waits until the descriptor of a recv is readable, unless it cannot be
+// startReceiving waits until the descriptor of a recv is readable, unless it cannot be
 // received from: a poll would not tell, for a listener is readable when somebody
 // connects. Receiving nothing does, and leaves the buffer alone, which a receiver
 // may have on loan just now.
-func (b *Backend) startBulk(idx uint32) {
+func (b *Backend) startReceiving(idx uint32) {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(b.slots.at(idx).op.FD),
 		0, 0, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 	switch errno {

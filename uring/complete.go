@@ -104,6 +104,8 @@ func (b *Backend) ready(idx uint32, res int32) {
 		b.sendfile(idx)
 	case s.op.Code == backend.OpWaitID:
 		b.reap(idx)
+	case s.op.Flags&backend.AtDelivery != 0:
+		b.recvPacket(idx)
 	case b.readyFirst(s.op):
 		b.recvBulk(idx)
 	default:

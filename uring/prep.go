@@ -28,8 +28,8 @@ func (b *Backend) start(idx uint32) {
 		} else {
 			b.rearm(idx)
 		}
-	case op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil:
-		b.startBulk(idx)
+	case op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil, op.Flags&backend.AtDelivery != 0:
+		b.startReceiving(idx)
 	case b.readyFirst(op):
 		b.prepReady(idx)
 	default:
@@ -38,11 +38,11 @@ func (b *Backend) start(idx uint32) {
 }
 
 // readyFirst reports whether op begins by waiting until its descriptor is
-// ready: because that is all it does, or because the kernel lacks a better way
-// and it is done with a plain system call then.
+// ready: because that is all it does, or because it is done with a plain system
+// call then, for want of a better way or in order to take nothing before.
 func (b *Backend) readyFirst(op *backend.Op) bool {
 	return op.Code == backend.OpPoll && op.Flags&backend.Multishot == 0 ||
-		b.bulk(op)
+		op.Flags&backend.AtDelivery != 0 || b.bulk(op)
 }
 
 // prep writes the submission queue entry of a slot's operation.
@@ -219,7 +219,7 @@ func (b *Backend) pin(s *slot) {
 	op := s.op
 	switch op.Code {
 	case backend.OpRecv, backend.OpRecvMsg, backend.OpSend, backend.OpRead, backend.OpWrite:
-		if op.Flags&backend.Pinned == 0 {
+		if op.Flags&(backend.Pinned|backend.AtDelivery) == 0 { // the kernel sees it during a call only
 			s.pins = b.pins.add(0, op.Buf)
 		}
 	case backend.OpSendMsg:

@@ -28,7 +28,7 @@ type test struct {
 func tests() []test {
 	return slices.Concat(
 		lifecycleTests(), waitTests(), signalTests(), checkTests(),
-		recvTests(), datagramTests(), sendTests(), acceptTests(), connectTests(),
+		recvTests(), datagramTests(), packetTests(), sendTests(), acceptTests(), connectTests(),
 		readTests(), writeTests(), pollTests(), sendfileTests(), shutdownTests(), waitidTests(),
 		orderTests(), cancelTests(), closeTests(), multishotTests(), keepTests(),
 		receiverTests(), tryTests(), bulkTests(), memoryTests(), stressTests(),
