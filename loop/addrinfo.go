@@ -79,12 +79,15 @@ const (
 	NINumericHost = 1
 	// NINumericServ (NI_NUMERICSERV): do not look the service's name up.
 	NINumericServ = 2
+	// NINoFQDN (NI_NOFQDN): of a host in the domain of this machine's name, only
+	// what is in front of it.
+	NINoFQDN = 4
 	// NINameReqd (NI_NAMEREQD): fail if the host has no name.
 	NINameReqd = 8
 	// NIDgram (NI_DGRAM): the service is one of UDP.
 	NIDgram = 16
 
-	allNIFlags = NINumericHost | NINumericServ | NINameReqd | NIDgram
+	allNIFlags = NINumericHost | NINumericServ | NINoFQDN | NINameReqd | NIDgram
 )
 
 // NameInfo is the result of Getnameinfo.

@@ -65,6 +65,8 @@ var addrInfoCases = []struct {
 	{"127.0.0.1", "80", AddrInfoHints{Type: unix.SOCK_STREAM, Flags: AINumericHost | AINumericServ}, []string{"4/stream/6/127.0.0.1:80"}, nil},
 
 	{"", "", AddrInfoHints{}, nil, EAINoName},
+	{"", "", AddrInfoHints{Flags: AICanonName}, nil, EAINoName},
+	{"127.0.0.1", "HTTP", AddrInfoHints{}, nil, EAIService},
 	{"localhost", "80", AddrInfoHints{Flags: AINumericHost}, nil, EAINoName},
 	{"127.0.0.1", "http", AddrInfoHints{Flags: AINumericServ}, nil, EAINoName},
 	{"::1%nosuchif", "80", AddrInfoHints{}, nil, EAINoName},
@@ -252,6 +254,7 @@ func TestGetnameinfo(t *testing.T) {
 				{ipAddr("[::1]:80", 0), NINumericHost | NINumericServ, NameInfo{"::1", "80"}, nil},
 				{ipAddr("[2001:db8::1]:80", 7), NINumericHost | NINumericServ, NameInfo{"2001:db8::1%7", "80"}, nil},
 				{ipAddr("127.0.0.1:4242", 0), NINumericHost | NINameReqd, NameInfo{}, EAINoName},
+				{ipAddr("127.0.0.1:4242", 0), NINumericHost | NINumericServ | NINoFQDN, NameInfo{"127.0.0.1", "4242"}, nil},
 				{ipAddr("127.0.0.1:4242", 0), 1 << 20, NameInfo{}, EAIBadFlags},
 				{path, 0, NameInfo{}, EAIFamily},
 				{backend.Addr{}, 0, NameInfo{}, EAIFamily},
@@ -264,6 +267,20 @@ func TestGetnameinfo(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+func TestOnlyTheDomainOfThisMachineIsTakenAway(t *testing.T) {
+	for _, c := range []struct{ host, own, want string }{
+		{"db.example.org", "web.example.org", "db"},
+		{"db.example.org", "web", "db.example.org"},
+		{"db.other.org", "web.example.org", "db.other.org"},
+		{"dbexample.org", "web.example.org", "dbexample.org"},
+		{"localhost", "web.example.org", "localhost"},
+	} {
+		if got := withoutDomain(c.host, c.own); got != c.want {
+			t.Errorf("%s on %s: %s, want %s", c.host, c.own, got, c.want)
+		}
+	}
 }
 
 func TestAnAddressWithoutANameAndOneThatNobodyKnowsNowDiffer(t *testing.T) {

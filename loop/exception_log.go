@@ -18,6 +18,9 @@ import (
 // attributes. Without either, the report is for people: the message, the fields
 // on lines of their own, and the stack of a panic as Go prints it.
 func (l *Loop) DefaultExceptionHandler(c *ExceptionContext) {
+	if c == nil {
+		c = &ExceptionContext{}
+	}
 	message := c.Message
 	if message == "" {
 		message = "Unhandled exception in event loop"

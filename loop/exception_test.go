@@ -548,3 +548,18 @@ func TestDebugModeComesFromTheEnvironment(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDefaultExceptionHandlerTakesNothing(t *testing.T) {
+	var log bytes.Buffer
+	l, err := NewEventLoop(WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.DefaultExceptionHandler(nil)
+	if !strings.Contains(log.String(), "Unhandled exception in event loop") {
+		t.Errorf("logged %q", log.String())
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}

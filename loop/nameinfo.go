@@ -43,6 +43,10 @@ func nameInfo(ctx context.Context, addr *backend.Addr, flags int) (NameInfo, err
 	switch {
 	case len(names) > 0:
 		info.Host = strings.TrimSuffix(names[0], ".")
+		if flags&NINoFQDN != 0 {
+			own, _ := os.Hostname()
+			info.Host = withoutDomain(info.Host, own)
+		}
 	case ctx.Err() != nil:
 		return fail(info.Host, EAIAgain, err)
 	default:
@@ -51,6 +55,15 @@ func nameInfo(ctx context.Context, addr *backend.Addr, flags int) (NameInfo, err
 		}
 	}
 	return info, nil
+}
+
+// withoutDomain takes the domain of this machine's own name away from a host's.
+func withoutDomain(host, own string) string {
+	_, domain, ok := strings.Cut(own, ".")
+	if !ok {
+		return host
+	}
+	return strings.TrimSuffix(host, "."+domain)
 }
 
 // nameless says what it means that an address has no name, 0 if that is no error:

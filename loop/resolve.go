@@ -39,12 +39,12 @@ func (q *query) fail(code EAI, cause error) error {
 // resolve returns every address with every socket type.
 func (q *query) resolve(ctx context.Context) ([]AddrInfo, error) {
 	switch {
+	case q.host == "" && q.service == "":
+		return nil, q.fail(EAINoName, nil)
 	case q.Flags&^allAIFlags != 0, q.Flags&AICanonName != 0 && q.host == "":
 		return nil, q.fail(EAIBadFlags, nil)
 	case q.Family != unix.AF_UNSPEC && q.Family != unix.AF_INET && q.Family != unix.AF_INET6:
 		return nil, q.fail(EAIFamily, nil)
-	case q.host == "" && q.service == "":
-		return nil, q.fail(EAINoName, nil)
 	}
 	kinds, err := q.kinds(ctx)
 	if err != nil {
@@ -80,8 +80,11 @@ func (q *query) kinds(ctx context.Context) ([]kind, error) {
 		}
 		port, numeric = uint16(n), err == nil
 	}
-	if !numeric && q.Flags&AINumericServ != 0 {
+	switch {
+	case !numeric && q.Flags&AINumericServ != 0:
 		return nil, q.fail(EAINoName, nil)
+	case strings.ToLower(q.service) != q.service:
+		return nil, q.fail(EAIService, nil) // package net would not mind
 	}
 	var found []kind
 	matched, cause := false, error(nil)
