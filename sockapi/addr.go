@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/zone"
 )
 
 // Addr is the address of a socket: an IP address with a port, a Unix path, or
@@ -141,8 +142,8 @@ func (a Addr) raw(family int, to *backend.Addr) error {
 		case family == syscall.AF_INET6 && ip.Is4():
 			ip = netip.AddrFrom16(ip.As16())
 		}
-		if zone := ip.Zone(); zone != "" {
-			n, err := zoneIndex(zone)
+		if name := ip.Zone(); name != "" {
+			n, err := zone.Index(name)
 			if err != nil {
 				return err
 			}
@@ -154,18 +155,6 @@ func (a Addr) raw(family int, to *backend.Addr) error {
 		return fmt.Errorf("the host name %q is not resolved: %w", a.name, syscall.EINVAL)
 	}
 	return fmt.Errorf("no address is given: %w", syscall.EDESTADDRREQ)
-}
-
-// zoneIndex returns the number of the interface that a zone names.
-func zoneIndex(zone string) (uint32, error) {
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	ifi, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, fmt.Errorf("zone %q: %w", zone, err)
-	}
-	return uint32(ifi.Index), nil
 }
 
 // addrOf returns the address that the kernel wrote.

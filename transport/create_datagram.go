@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/zone"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
 )
@@ -344,7 +345,7 @@ func (o *DatagramOptions) setUp(co *loop.Coro, s *datagramSocket, p *addrPair) e
 }
 
 // rawAddr writes an address as the kernel reads it, for a socket of a family.
-// It looks no name up.
+// It looks no name up but that of an interface.
 func rawAddr(to *backend.Addr, a Addr, family int) error {
 	ip := a.AddrPort()
 	switch {
@@ -357,11 +358,11 @@ func rawAddr(to *backend.Addr, a Addr, family int) error {
 	case family == unix.AF_UNIX:
 		return to.SetUnix(a.Path())
 	case ip.Addr().Zone() != "":
-		scope, err := strconv.ParseUint(ip.Addr().Zone(), 10, 32)
+		scope, err := zone.Index(ip.Addr().Zone())
 		if err != nil {
-			return invalid("the zone of %v is not a number", a)
+			return invalid("%v: %v", a, err)
 		}
-		to.SetIP(ip, a.FlowInfo(), uint32(scope))
+		to.SetIP(ip, a.FlowInfo(), scope)
 	default:
 		to.SetIP(ip, a.FlowInfo(), a.ScopeID())
 	}

@@ -1103,6 +1103,19 @@ func TestCancellingTheCreationOfAnEndpointLeavesNothingOpen(t *testing.T) {
 	})
 }
 
+func TestAnEndpointSendsToAZoneByItsName(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.IPAddr(netip.MustParseAddrPort("[::1]:0"))})
+		to := netip.AddrPortFrom(netip.MustParseAddr("::1%lo"), p.addr(t).Port())
+		p.send(t, "x", sockapi.IPAddr(to))
+		p.untilGot(t, co, "x")
+		if err := p.t.SendTo([]byte("x"), sockapi.IPAddr(netip.AddrPortFrom(to.Addr().WithZone("nowhere"), to.Port()))); !errors.Is(err, loop.ErrInvalidArgument) {
+			t.Errorf("to an unknown zone: %v", err)
+		}
+		finish(t, co, p)
+	})
+}
+
 func TestCancellingTheCreationOfAnEndpointDropsWhatItHadToSend(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		full := sockapi.UnixAddr(filepath.Join(t.TempDir(), "full")) // and nobody reads it
