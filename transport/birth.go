@@ -60,12 +60,14 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 			s.Abort()
 			return nil, nil, b.failed(s, err)
 		}
+		debugLog(co.Loop(), "connected", s)
 		return layer.transport(), p, nil
 	}
 	if err := loop.Sleep(co, 0); err != nil {
 		s.Abort() // Close would wait until everything was sent
 		return nil, nil, err
 	}
+	debugLog(co.Loop(), "connected", s)
 	return s, p, nil
 }
 

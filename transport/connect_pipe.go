@@ -40,6 +40,7 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 		t.Close()
 		return nil, nil, err
 	}
+	debugLog(co.Loop(), "connected", t)
 	return t, p, nil
 }
 
@@ -59,6 +60,7 @@ func ConnectWritePipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tr
 		t.Abort()
 		return nil, nil, err
 	}
+	debugLog(co.Loop(), "connected", t)
 	return t, p, nil
 }
 

@@ -184,7 +184,7 @@ func suppliedListener(sock *sockapi.Socket) ([]*listener, error) {
 		return nil, err
 	}
 	l := newListener(fd, family != unix.AF_UNIX)
-	l.early = early
+	l.early, l.supplied = early, true
 	return []*listener{l}, nil
 }
 

@@ -28,6 +28,8 @@ type listener struct {
 	pause time.Duration
 	fd    int32
 	tcp   bool
+	// supplied says that somebody else may have the socket, too.
+	supplied bool
 }
 
 // newListener wraps a bound socket, which it owns from now on.
@@ -144,15 +146,12 @@ func (l *listener) accepted(fd int32) {
 		closeFD(fd)
 		return
 	}
-	if srv.tls == nil {
-		s := newStream(srv.sh, fd, p, ctx, srv)
-		l.name(s)
-		s.begin()
-		return
+	if srv.tls != nil {
+		p = wrapTLS(srv.sh.loop, p, srv.tls)
 	}
-	layer := wrapTLS(srv.sh.loop, p, srv.tls)
-	s := newStream(srv.sh, fd, layer, ctx, srv)
+	s := newStream(srv.sh, fd, p, ctx, srv)
 	l.name(s)
+	debugLog(srv.sh.loop, "a client has connected", s)
 	s.begin()
 }
 
@@ -192,6 +191,9 @@ func (l *listener) close() {
 	l.dropEarly()
 	l.view.fd = -1
 	l.file.remove()
+	if !l.supplied && !l.srv.sh.loop.IsRunning() {
+		l.listenNoMore() // it is closed when the loop runs again
+	}
 	l.srv.sh.closeListener(l.fd, l.srv)
 	l.fd = -1
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -1036,6 +1037,31 @@ func TestCancellingTheConnectionOfAPipeClosesTheFile(t *testing.T) {
 			}
 		}
 		noNewFDs(t, co, before)
+	})
+}
+
+func TestWhatAPipeBringsComesBeforeTimersThatAreDueLater(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		var order []string
+		p := &recorder{}
+		p.onData = func([]byte) { order = append(order, "data") }
+		_, _, err := ConnectReadPipe(co, protocolOf(p), r)
+		check(t, err)
+		for range 2 { // the first data of a pipe comes in another way
+			order = nil
+			_, err = co.Loop().CallSoon(func() {
+				writeString(t, w, "x")
+				_, err := co.Loop().CallLater(time.Nanosecond, func() { order = append(order, "timer") })
+				check(t, err)
+			})
+			check(t, err)
+			until(t, co, "both have come", func() bool { return len(order) == 2 })
+			if order[0] != "data" {
+				t.Errorf("the order is %q", order)
+			}
+		}
+		closeFile(t, w)
+		check(t, p.untilLost(t, co))
 	})
 }
 

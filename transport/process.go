@@ -40,6 +40,7 @@ func newProcess(l *loop.Loop, pid, pidfd int, onExit func()) *Process {
 	p.wait = backend.Op{Code: backend.OpWaitID, FD: int32(pidfd), Ext: &p.waitExt, Receiver: p}
 	p.release = backend.Op{Code: backend.OpClose, FD: int32(pidfd), Receiver: p}
 	openSetOf(l)[p] = struct{}{}
+	debugLog(l, "started", p)
 	// The operands are right and the loop is running its task.
 	_ = l.Submit(&p.wait)
 	return p
@@ -143,6 +144,7 @@ func returnCode(c *backend.Child) int {
 // exited notes how the process ended and tells those who wait.
 func (p *Process) exited(code int) {
 	p.code, p.ended = code, true
+	debugLog(p.loop, "exited", p)
 	if p.loop.Submit(&p.release) != nil {
 		_ = unix.Close(p.pidfd) // the loop is being closed: nothing is in flight
 	}

@@ -77,6 +77,29 @@ func (t *readPipe) next() {
 		}
 		op = &t.read
 	}
+	t.submit(op)
+}
+
+// readNow is next for what a poll has told of: that is delivered in the same turn,
+// in front of timers.
+func (t *readPipe) readNow() {
+	if !t.mayRead() {
+		return
+	}
+	if t.prepare(); !t.mayRead() {
+		return // as in next
+	}
+	// Somebody may have made the file blocking.
+	if flags, err := unix.FcntlInt(uintptr(t.fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK != 0 {
+		if n, err := unix.Read(int(t.fd), t.read.Buf); err == nil {
+			t.handle(backend.Result{N: n})
+			return
+		}
+	}
+	t.submit(&t.read)
+}
+
+func (t *readPipe) submit(op *backend.Op) {
 	if err := t.loop.Submit(op); err != nil {
 		t.end(err)
 	}
@@ -132,7 +155,7 @@ func (t *readPipe) Complete(op *backend.Op, r backend.Result) {
 	case t.loop.IsClosed():
 	case op == &t.first:
 		t.polling = false
-		t.next()
+		t.readNow()
 	case t.late:
 		t.late = false
 		t.pipe.lose(t.lateErr)
@@ -226,6 +249,7 @@ func (t *readPipe) foreign() bool { return t.lentBy != 0 && t.lentBy != t.protos
 // atEOF tells the protocol of the end, whatever it answers, and ends.
 func (t *readPipe) atEOF() {
 	t.eof = true
+	debugLog(t.loop, "the peer has sent everything", t)
 	defer t.end(nil) // also after a runtime.Goexit in the callback
 	if r, ok := t.proto.(EOFReceiver); ok {
 		t.callOrEnd(t.end, "EOFReceived", t, t.proto, func() { r.EOFReceived() })
@@ -280,6 +304,9 @@ func (t *readPipe) IsReading() bool { return !t.paused && !t.closing && !t.eof }
 
 // PauseReading stops the delivery of data and of the end.
 func (t *readPipe) PauseReading() error {
+	if !t.paused {
+		debugLog(t.loop, "reading is paused", t)
+	}
 	t.paused = t.paused || !t.closing
 	return nil
 }
@@ -291,6 +318,7 @@ func (t *readPipe) ResumeReading() error {
 		return err
 	}
 	if t.paused && !t.closing {
+		debugLog(t.loop, "reading is resumed", t)
 		t.paused = false
 		t.soon(t.resume)
 	}

@@ -89,6 +89,7 @@ func (srv *Server) start() error {
 		}
 	}
 	srv.serving, srv.ctx = true, srv.sh.loop.CurrentContext().Copy()
+	debugLog(srv.sh.loop, "serving", srv)
 	for _, l := range srv.listeners {
 		l.begin()
 	}

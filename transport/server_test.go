@@ -795,3 +795,57 @@ func TestAServerIsServedByItsCallerOnly(t *testing.T) {
 		over(t, co, srv)
 	})
 }
+
+func TestAServerThatIsClosedBetweenRunsDoesNotListen(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		var tcp, unixServer *Server
+		var port string
+		path := filepath.Join(t.TempDir(), "socket")
+		runTask(t, l, func(co *loop.Coro) (err error) {
+			tcp, port = localServer(t, co, newEcho, nil)
+			unixServer, err = CreateUnixServer(co, newEcho, path, &UnixServerOptions{NoCleanup: true})
+			return err
+		})
+		tcp.Close()
+		unixServer.Close()
+		for network, address := range map[string]string{"tcp": "127.0.0.1:" + port, "unix": path} {
+			if c, err := net.Dial(network, address); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("connecting to the %s server: %v", network, err)
+				if err == nil {
+					_ = c.Close()
+				}
+			}
+		}
+		runTask(t, l, func(co *loop.Coro) error {
+			return errors.Join(tcp.WaitClosed(co), unixServer.WaitClosed(co))
+		})
+	})
+}
+
+func TestDebugModeLogsWhatBecomesOfConnections(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		log := &logBuffer{}
+		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+		for _, debug := range []bool{false, true} {
+			l.SetDebug(debug)
+			runTask(t, l, func(co *loop.Coro) error {
+				srv, port := localServer(t, co, newEcho, nil)
+				p := &recorder{}
+				tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, nil)
+				check(t, err)
+				check(t, tr.PauseReading())
+				check(t, tr.ResumeReading())
+				srv.CloseClients()
+				check(t, p.untilLost(t, co))
+				over(t, co, srv)
+				return nil
+			})
+			for _, what := range []string{"serving", "connected", "a client has connected", "reading is paused", "reading is resumed", "the peer has sent everything"} {
+				if got := log.count(what) > 0; got != debug {
+					t.Errorf("debug mode %v: %q is logged: %v", debug, what, got)
+				}
+			}
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -114,9 +115,26 @@ func findProgram(name string, env []string, dir string) (string, error) {
 	return "", &fs.PathError{Op: "exec", Path: name, Err: why}
 }
 
+// lastOfEach drops from an environment what is said again behind it: programs do
+// not agree on which of two they believe.
+func lastOfEach(env []string) []string {
+	seen := make(map[string]bool, len(env))
+	kept := make([]string, 0, len(env))
+	for _, entry := range slices.Backward(env) {
+		key, _, ok := strings.Cut(entry, "=")
+		if ok && seen[key] {
+			continue
+		}
+		seen[key] = seen[key] || ok
+		kept = append(kept, entry)
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
 func pathOf(env []string) string {
-	for i := len(env) - 1; i >= 0; i-- {
-		if p, ok := strings.CutPrefix(env[i], "PATH="); ok {
+	for _, entry := range env {
+		if p, ok := strings.CutPrefix(entry, "PATH="); ok {
 			return p
 		}
 	}

@@ -258,6 +258,7 @@ func (s *stream) receivedEOF() {
 		return
 	}
 	s.flags |= flagEOF
+	debugLog(s.sh.loop, "the peer has sent everything", s)
 	keepOpen := false
 	defer func() { // also after a runtime.Goexit in the callback
 		if !keepOpen {
@@ -300,6 +301,9 @@ func (s *stream) PauseReading() error {
 		s.cold.readLater = false
 		return nil
 	}
+	if s.flags&flagPaused == 0 {
+		debugLog(s.sh.loop, "reading is paused", s)
+	}
 	s.flags |= flagPaused
 	s.op.Enough = true
 	return nil
@@ -318,6 +322,7 @@ func (s *stream) ResumeReading() error {
 		s.cold.readLater = true
 		return nil
 	}
+	debugLog(s.sh.loop, "reading is resumed", s)
 	s.flags &^= flagPaused
 	s.op.Enough = false
 	if s.flags&(flagParked|flagBuffered) == 0 {

@@ -797,3 +797,21 @@ func TestReadingIsPausedAndResumedBetweenRuns(t *testing.T) {
 		})
 	})
 }
+
+func TestAResetThatIsParkedIsNamedWhenAWriteFails(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, port := localServer(t, co, protocolOf(p), nil)
+		peer := dialLocal(t, co, port)
+		until(t, co, "there is a connection", func() bool { return p.t != nil })
+		check(t, p.t.PauseReading())
+		check(t, peer.SetLinger(0))
+		check(t, sockapi.CloseWait(co, peer))
+		until(t, co, "the reset is there", func() bool { return p.t.(*stream).flags&flagParked != 0 })
+		check(t, p.t.Write([]byte("x")))
+		if err := p.untilLost(t, co); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("lost with %v", err)
+		}
+		over(t, co, srv)
+	})
+}

@@ -232,7 +232,13 @@ func (s *stream) dropOutput() {
 	o.free()
 }
 
+// sendFailed ends the connection with an error of the kernel, or with what has
+// broken it, if that was received before and waits because reading is paused.
 func (s *stream) sendFailed(errno syscall.Errno) {
+	if s.flags&flagParked != 0 && s.cold.parked.err != nil {
+		s.fail(s.cold.parked.err)
+		return
+	}
 	s.fail(&sockapi.OpError{Op: "send to", Addr: s.peerAddr(), FD: int(s.fd), Err: errno})
 }
 

@@ -20,7 +20,8 @@ type SubprocessOptions struct {
 	Stdin, Stdout, Stderr Stdio
 	// Cwd is the child's working directory; this process's own if empty.
 	Cwd string
-	// Env is the child's whole environment, as KEY=value; this process's own if
+	// Env is the child's whole environment, as KEY=value, of several with the same
+	// key the last; this process's own if
 	// nil. A program without a slash is searched in its PATH.
 	Env []string
 	// NewSession makes the child the leader of a new session (setsid(2)).
@@ -95,6 +96,7 @@ func (o *SubprocessOptions) spec(program string, args []string) *spawnSpec {
 	if s.env == nil {
 		s.env = syscall.Environ()
 	}
+	s.env = lastOfEach(s.env)
 	s.sys.Setsid = o.NewSession
 	s.sys.Credential = o.Credential
 	if o.ProcessGroup != nil {

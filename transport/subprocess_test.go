@@ -1073,3 +1073,16 @@ func TestDebugModeWarnsWhenCloseKillsAProcessAndNeverShowsItsArguments(t *testin
 		}
 	})
 }
+
+func TestOfSeveralVariablesOfOneNameTheLastCounts(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &processDiary{}
+		_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "env", nil,
+			&SubprocessOptions{Env: []string{"A=old", "PATH=/nowhere", "B=b", "A=new", "PATH=/usr/bin:/bin"}})
+		check(t, err)
+		p.finished(t, co)
+		if got := p.out[1].String(); got != "B=b\nA=new\nPATH=/usr/bin:/bin\n" {
+			t.Errorf("the child has %q", got)
+		}
+	})
+}

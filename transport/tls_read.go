@@ -156,6 +156,7 @@ func (s *tlsStream) stopped(err error) {
 // closes. A connection inside this one closes it by itself.
 func (s *tlsStream) receivedEOF() {
 	s.eof = true
+	debugLog(s.loop, "the peer has sent everything", s)
 	_, inside := s.proto.(*tlsBelow)
 	keepOpen := false
 	defer func() { // also after a runtime.Goexit in the callback
@@ -171,6 +172,9 @@ func (s *tlsStream) receivedEOF() {
 
 // PauseReading stops the delivery.
 func (s *tlsStream) PauseReading() error {
+	if !s.paused {
+		debugLog(s.loop, "reading is paused", s)
+	}
 	s.paused, s.readLater = true, false
 	return nil
 }
@@ -188,6 +192,7 @@ func (s *tlsStream) ResumeReading() error {
 		return nil
 	}
 	s.paused = false
+	debugLog(s.loop, "reading is resumed", s)
 	if s.state == tlsOpen {
 		s.soon(s.goOn)
 	}
