@@ -141,8 +141,9 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 
 // Close stops accepting connections and closes the listening sockets
 // (Server.close). Connections that were made go on; what the kernel has
-// accepted and the loop has not is reset. A task in ServeForever returns. It is
-// idempotent.
+// accepted and the loop has not is reset. A task in ServeForever returns. While the
+// loop does not run, a socket that was supplied goes on listening until it does. It
+// is idempotent.
 func (srv *Server) Close() {
 	if srv.closed || srv.sh.loop.Refuses("Server.Close") {
 		return
