@@ -16,7 +16,8 @@ import (
 // loses the connection with an ErrShutdownTimeout if that takes longer than the
 // shutdown timeout. Data that arrives meanwhile is dropped. A peer that ends the
 // stream without close_notify is taken for one that has sent it; so a protocol
-// in which truncation matters must mark the end of its messages itself.
+// in which truncation matters must mark the end of its messages itself. If the
+// connection breaks while reading is paused, what waits to be decrypted is dropped.
 //
 // ExtraInfo knows more names than that of the raw transport; see ExtraPeerCert
 // and those next to it. The callbacks of the configuration are called on the
