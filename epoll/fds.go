@@ -19,6 +19,7 @@ type entry struct {
 	revents uint16 // events that the polls have not been told of yet
 	bits    bits
 	kind    kind
+	noted   uint8 // the turn in which revents were noted
 }
 
 // bits are the state of an entry. readable and writable mean "the call may

@@ -595,3 +595,34 @@ func TestEntryOfAConnectionIsSmall(t *testing.T) {
 		t.Errorf("an entry has %d bytes; every connection has one", size)
 	}
 }
+
+// The rest of the events waits for the next Dispatch, but not for what is
+// submitted now.
+func TestAPollIsNotToldOfReadinessFromBeforeAHalt(t *testing.T) {
+	f := newFixture(t, nil)
+	a, b := pair(t, unix.AF_UNIX, unix.SOCK_STREAM)
+	closeLater(t, a, b)
+	o := &recorder{Op: backend.Op{Code: backend.OpPoll, FD: int32(a), Arg: unix.POLLIN}}
+	o.then = func(backend.Result) {
+		if len(o.res) == 1 {
+			if _, err := unix.Read(a, make([]byte, 10)); err != nil {
+				t.Error(err)
+			}
+			f.submit(o)
+			f.Halt()
+		}
+	}
+	f.submit(o)
+	write1(t, b, []byte("x"))
+	for range 10 {
+		f.turn(0)
+	}
+	if len(o.res) != 1 {
+		t.Errorf("told %+v, but nothing is readable", o.res)
+	}
+	write1(t, b, []byte("y"))
+	f.turn(0)
+	if len(o.res) != 2 {
+		t.Errorf("told %+v, but something is readable", o.res)
+	}
+}

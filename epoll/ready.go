@@ -170,8 +170,9 @@ func (b *Backend) workOutput(e *entry, op *backend.Op) {
 // workPolls tells one poll of e what is ready, and reports whether there was
 // one. Slot keeps a multishot poll from being told twice in a turn.
 func (b *Backend) workPolls(e *entry) bool {
+	age := uint32(uint8(b.turnNo) - e.noted) // more than 0 after a Dispatch that was cut short
 	for op := e.polls; ; {
-		if op.State.Slot != b.turnNo {
+		if b.turnNo-op.State.Slot > age { // armed, or told, before the events were noted
 			op.State.Slot = b.turnNo
 			if b.workPoll(e, op) {
 				return true

@@ -162,6 +162,7 @@ func (b *Backend) note(ev *unix.EpollEvent) {
 	}
 	if e.polls != nil {
 		e.revents |= uint16(got & pollEvents)
+		e.noted = uint8(b.turnNo)
 		b.list(e)
 		return
 	}

@@ -48,15 +48,15 @@ func (l *Loop) GiveBack(kept []byte) bool { return l.be.GiveBack(kept) }
 // CancelOp asks for an operation to end; its own completion is the answer. It
 // does nothing if the operation is not in flight. Loop's thread only.
 func (l *Loop) CancelOp(op *backend.Op) {
-	if l.onTurn {
+	switch {
+	case op.State.Phase == backend.Early:
+		op.State.CancelRequested = true // see submitEarly
+	case l.onTurn:
 		l.be.Cancel(op)
-		return
+	case op.InFlight():
+		// Between runs nothing goes to the kernel: ask on the next run.
+		l.enqueue(&lateCancel{op})
 	}
-	if !op.InFlight() {
-		return
-	}
-	// Between runs nothing goes to the kernel: ask on the next run.
-	l.enqueue(&lateCancel{op})
 }
 
 // lateCancel cancels an operation on the next run.
@@ -76,32 +76,47 @@ func (l *Loop) withdraw(op *backend.Op) bool {
 	return true
 }
 
+// nextEarly takes back the first operation that was submitted while the loop did
+// not run. Whoever is told of it may take back others, and may end its goroutine.
+func (l *Loop) nextEarly() *backend.Op {
+	op := l.early[0]
+	l.early[0] = nil
+	l.early = l.early[1:]
+	op.State.Phase = backend.Idle
+	return op
+}
+
 // submitEarly hands the operations that were submitted before the run to the
-// backend.
+// backend, unless they were cancelled since.
 func (l *Loop) submitEarly() {
-	early := l.early
-	l.early = nil
-	for _, op := range early {
-		op.State.Phase = backend.Idle
+	for len(l.early) > 0 {
+		op := l.nextEarly()
+		if op.CancelRequested() {
+			l.endEarly(op, syscall.ECANCELED)
+			continue
+		}
 		err := l.be.Submit(op)
 		var errno syscall.Errno
 		switch {
 		case err == nil:
 		case errors.As(err, &errno): // Submit had taken it, so it completes
-			l.guarded(func() { op.Receiver.Complete(op, backend.Result{Errno: errno}) }, "Panic in an I/O completion")
+			l.endEarly(op, errno)
 		default:
 			l.CallExceptionHandler(&ExceptionContext{Message: "operation submitted before the run was refused", Exception: err})
 		}
 	}
+	l.early = nil
+}
+
+// endEarly completes an operation that the backend does not have.
+func (l *Loop) endEarly(op *backend.Op, errno syscall.Errno) {
+	l.guarded(func() { op.Receiver.Complete(op, backend.Result{Errno: errno}) }, "Panic in an I/O completion")
 }
 
 // cancelEarly completes the operations that were never handed to the backend,
 // because the loop is closed instead of running again.
 func (l *Loop) cancelEarly() {
-	early := l.early
-	l.early = nil
-	for _, op := range early {
-		op.State.Phase = backend.Idle
-		op.Receiver.Complete(op, backend.Result{Errno: syscall.ECANCELED})
+	for len(l.early) > 0 {
+		l.endEarly(l.nextEarly(), syscall.ECANCELED)
 	}
 }

@@ -357,9 +357,11 @@ func (b *Backend) arrived() bool {
 }
 
 // skipInternal acts on the completions at the head of the queue that no
-// receiver hears of, so that they do not end a Wait.
+// receiver hears of, so that they do not end a Wait. What it submits may complete
+// at once, in the same way, again and again: that is for the next Wait, which lets
+// the kernel go on with what it has to do meanwhile.
 func (b *Backend) skipInternal() {
-	for b.ring.ready() {
+	for end := atomic.LoadUint32(b.ring.cqTail); b.ring.head != end; {
 		c := *b.ring.at(b.ring.head)
 		if c.UserData()>>56 == kindOp {
 			return
