@@ -93,18 +93,18 @@ func (b *birth) protocol(sh *shared, factory func() Protocol) (p Protocol) {
 
 func (b *birth) close(sh *shared) {
 	if b.sock != nil {
-		closeAdopted(sh, b.sock)
+		closeAdopted(b.sock, sh.close)
 		return
 	}
 	sh.close(int32(b.fd))
 }
 
-// closeAdopted closes a socket that was adopted.
-func closeAdopted(sh *shared, sock *sockapi.Socket) {
+// closeAdopted closes a socket that was adopted by sh.close or sh.closePort.
+func closeAdopted(sock *sockapi.Socket, closeFD func(fd int32)) {
 	sock.Release()
 	fd, _, err := sock.Detach()
 	if err == nil {
-		sh.close(int32(fd))
+		closeFD(int32(fd))
 		return
 	}
 	// There is nobody to be told.

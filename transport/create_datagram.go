@@ -163,9 +163,9 @@ func (s *datagramSocket) protocol(co *loop.Coro, factory func() DatagramProtocol
 
 func (s *datagramSocket) close(co *loop.Coro) {
 	if sh := sharedOf(co.Loop()); s.sock != nil {
-		closeAdopted(sh, s.sock)
+		closeAdopted(s.sock, sh.closePort)
 	} else {
-		sh.close(int32(s.fd))
+		sh.closePort(int32(s.fd))
 	}
 }
 

@@ -388,11 +388,13 @@ func (t *datagram) sent(errno syscall.Errno) {
 func (t *datagram) sentFirst(errno syscall.Errno) {
 	defer t.loseIfSent()
 	p := t.queue.pop()
+	defer func() { // also after a runtime.Goexit in the callback
+		t.queue.put(p)
+		t.checkMarks()
+	}()
 	if errno != 0 {
 		t.errorReceived(t.sendFailure(p, errno))
 	}
-	t.queue.put(p)
-	t.checkMarks()
 }
 
 // loseIfSent ends what Close began when everything is sent.
@@ -456,7 +458,7 @@ func (t *datagram) close() {
 	delete(openSetOf(t.loop), t)
 	sh, fd := sharedOf(t.loop), t.forget()
 	if t.sock != nil {
-		closeAdopted(sh, t.sock)
+		closeAdopted(t.sock, sh.closePort)
 		return
 	}
 	sh.closePort(fd)

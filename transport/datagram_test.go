@@ -1297,3 +1297,33 @@ func TestTheAddressOfAnEndpointIsFreeAfterConnectionLost(t *testing.T) {
 		check(t, q.untilLost(t, co))
 	})
 }
+
+func TestTheAddressOfAnEndpointIsFreeHoweverThatEnds(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		sock := ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", "127.0.0.1:0", nil))
+		addr := ok[Addr](t)(sock.LocalAddr())
+		again := func(after string) {
+			tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &datagramDiary{} }, &DatagramOptions{LocalAddr: addr})
+			if err != nil {
+				t.Fatalf("after %s: %v", after, err)
+			}
+			tr.Abort()
+		}
+		p := endpoint(t, co, DatagramOptions{Sock: sock})
+		p.t.Abort()
+		check(t, p.untilLost(t, co))
+		again("a socket that was supplied")
+		turns(t, co)
+		for _, supplied := range []bool{false, true} {
+			o := &DatagramOptions{LocalAddr: addr}
+			if supplied {
+				o = &DatagramOptions{Sock: ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", addr.String(), nil))}
+			}
+			if _, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return nil }, o); !errors.Is(err, loop.ErrInvalidArgument) {
+				t.Errorf("a factory that returns nil: %v", err)
+			}
+			again("a factory that returns nil")
+			turns(t, co)
+		}
+	})
+}

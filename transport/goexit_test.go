@@ -1,11 +1,17 @@
 package transport
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
@@ -178,6 +184,85 @@ func TestAStreamLosesNothingIfACopyIsCutShort(t *testing.T) {
 		until(t, co, "everything is received", func() bool { return p.got == 10 })
 		tr.Abort()
 		until(t, co, "the connection is lost", func() bool { return p.lost })
+	})
+}
+
+func TestAReadPipeLosesNothingIfACopyIsCutShort(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		for _, in := range []string{"data", "getbuffer"} {
+			r, w := osPipe(t)
+			p := &exitingGetBuffer{exitingBuffer{exiting{in: in}}} // of 4 bytes
+			tr := parkedPipe(t, co, &streamDiary{}, r, w, "0123456789")
+			tr.SetProtocol(p)
+			check(t, tr.ResumeReading())
+			until(t, co, "everything is received", func() bool { return p.got == 10 })
+			tr.Abort()
+			until(t, co, "the pipe is lost", func() bool { return p.lost })
+		}
+	})
+}
+
+// emptyBuffer has no memory.
+type emptyBuffer struct{ exiting }
+
+func (p *emptyBuffer) GetBuffer(int) []byte { return nil }
+func (p *emptyBuffer) BufferUpdated(int)    {}
+
+func TestAReadPipeIsLostInSpiteOfAHandlerThatEndsItsGoroutine(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		co.Loop().SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) { runtime.Goexit() })
+		r, w := osPipe(t)
+		p := &emptyBuffer{}
+		_, _, err := ConnectReadPipe(co, protocolOf(p), r)
+		check(t, err)
+		ok[int](t)(w.Write([]byte("abc")))
+		until(t, co, "the pipe is lost", func() bool { return p.lost })
+
+		a, b := socketFiles(t)
+		q := &streamDiary{}
+		_, _, err = ConnectReadPipe(co, protocolOf(q), a)
+		check(t, err)
+		check(t, onFD(a, func(fd int) error { _, err := unix.Write(fd, []byte("unread")); return err }))
+		check(t, b.Close()) // which is a reset
+		if err := q.untilLost(t, co); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("lost with %v", err)
+		}
+	})
+}
+
+// exitingErrors ends the goroutine in ErrorReceived.
+type exitingErrors struct {
+	datagramDiary
+	done bool
+}
+
+func (p *exitingErrors) ErrorReceived(err error) {
+	p.datagramDiary.ErrorReceived(err)
+	if !p.done {
+		p.done = true
+		runtime.Goexit()
+	}
+}
+
+func TestAnEndpointIsResumedAfterAnErrorReceivedThatEndsItsGoroutine(t *testing.T) {
+	inTaskWithExits(t, func(t *testing.T, co *loop.Coro) {
+		full := sockapi.UnixAddr(filepath.Join(t.TempDir(), "full"))
+		peer := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_UNIX, unix.SOCK_DGRAM, 0))
+		check(t, peer.Bind(full))
+		p := &exitingErrors{}
+		tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{Family: unix.AF_UNIX})
+		check(t, err)
+		check(t, tr.SetWriteBufferLimits(0, 0))
+		for tr.WriteBufferSize() == 0 {
+			check(t, tr.SendTo([]byte("x"), full))
+		}
+		check(t, peer.Close())
+		until(t, co, "it is resumed", func() bool { return slices.Contains(p.events, "resume") })
+		if !p.done {
+			t.Error("the goroutine did not end")
+		}
+		tr.Abort()
+		check(t, p.untilLost(t, co))
 	})
 }
 

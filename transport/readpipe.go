@@ -142,8 +142,8 @@ func (t *readPipe) getBuffer(sizehint int) (buf []byte) {
 	asked = true
 	if ok && len(buf) == 0 {
 		err := fmt.Errorf("%w: GetBuffer returned an empty buffer", loop.ErrInvalidArgument)
-		t.report(err)
 		t.end(err)
+		t.report(err)
 	}
 	return buf
 }
@@ -208,13 +208,17 @@ func (t *readPipe) callUpdated(n int) {
 // copyOut hands data that was read before the protocol was changed to a
 // protocol with memory of its own. GetBuffer and BufferUpdated may do anything.
 func (t *readPipe) copyOut(data []byte) {
-	for len(data) > 0 && !t.closing {
-		switch {
-		case t.paused:
+	defer func() {
+		if len(data) > 0 && !t.closing { // after a runtime.Goexit in a callback
 			t.keep(data)
-			return
-		case t.buffer == nil:
-			t.callData(data)
+			t.soon(t.resume)
+		}
+	}()
+	for len(data) > 0 && !t.closing {
+		if t.paused || t.buffer == nil {
+			rest := data
+			data = nil
+			t.copyRest(rest)
 			return
 		}
 		asked := t.protos
@@ -226,6 +230,15 @@ func (t *readPipe) copyOut(data []byte) {
 		data = data[n:]
 		t.callUpdated(n)
 	}
+}
+
+// copyRest deals with data that is not to be copied into a protocol's memory now.
+func (t *readPipe) copyRest(data []byte) {
+	if t.paused {
+		t.keep(data)
+		return
+	}
+	t.callData(data)
 }
 
 // keep keeps a copy of data, to be delivered when reading is resumed.
@@ -261,10 +274,10 @@ func (t *readPipe) atEOF() {
 // reported, because nothing that a peer does can cause it.
 func (t *readPipe) failed(errno syscall.Errno) {
 	err := fmt.Errorf("read from pipe %s: %w", t.name(), errno)
+	t.end(err)
 	if errno != syscall.EIO {
 		t.report(err)
 	}
-	t.end(err)
 }
 
 func (t *readPipe) report(err error) {

@@ -82,14 +82,26 @@ type childStdio struct {
 // open prepares the streams. On an error nothing is left open.
 func (c *childStdio) open(streams [3]Stdio) error {
 	c.child, c.parent = [3]int{noFD, noFD, noFD}, [3]int{noFD, noFD, noFD}
-	for fd, s := range streams {
-		if err := c.openOne(fd, s); err != nil {
-			c.closeChild()
-			c.closeParent()
-			return fmt.Errorf("%s: %w", stdioNames[fd], err)
+	// First what is open already: a new descriptor may get the number of a
+	// standard stream that is closed here.
+	for _, anew := range []bool{false, true} {
+		for fd, s := range streams {
+			if s.opens() != anew {
+				continue
+			}
+			if err := c.openOne(fd, s); err != nil {
+				c.closeChild()
+				c.closeParent()
+				return fmt.Errorf("%s: %w", stdioNames[fd], err)
+			}
 		}
 	}
 	return nil
+}
+
+// opens reports whether a stream is something new, or a copy of that.
+func (s Stdio) opens() bool {
+	return s.kind == stdioPipe || s.kind == stdioDevNull || s.kind == stdioStdout
 }
 
 func (c *childStdio) openOne(fd int, s Stdio) (err error) {
@@ -116,6 +128,9 @@ func (c *childStdio) openOne(fd int, s Stdio) (err error) {
 			err = &os.PathError{Op: "use", Path: s.file.Name(), Err: err}
 		}
 		runtime.KeepAlive(s.file)
+		if err == nil {
+			err = unix.SetNonblock(c.child[fd], false) // Fd does it only if package os made it so
+		}
 	}
 	return err
 }

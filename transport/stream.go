@@ -225,7 +225,7 @@ func (s *stream) closeSocket() {
 		}
 		if sock := s.cold.sock; sock != nil {
 			s.cold.sock = nil
-			closeAdopted(s.sh, sock)
+			closeAdopted(sock, s.sh.close)
 			return
 		}
 	}

@@ -1086,3 +1086,54 @@ func TestOfSeveralVariablesOfOneNameTheLastCounts(t *testing.T) {
 		}
 	})
 }
+
+func TestAChildDoesNotKeepItsOwnInputOpenWhenOurOutputIsClosed(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		runTask(t, l, func(co *loop.Coro) error { return nil }) // the loop has its descriptors
+		var saved [3]int
+		for fd := 1; fd <= 2; fd++ {
+			saved[fd] = must2(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3))(t)
+			check(t, unix.Close(fd))
+		}
+		var code int
+		var err error
+		runTask(t, l, func(co *loop.Coro) error {
+			var tr SubprocessTransport
+			tr, _, err = SubprocessExec(co, func() SubprocessProtocol { return &processDiary{} }, "cat", nil, &SubprocessOptions{Stdout: DevNull, Stderr: Inherit})
+			if err != nil {
+				return nil
+			}
+			tr.PipeTransport(0).Close() // the end of its input
+			code, err = tr.Wait(co)
+			return loop.Sleep(co, 0)
+		})
+		for fd := 1; fd <= 2; fd++ {
+			check(t, unix.Dup3(saved[fd], fd, 0))
+			check(t, unix.Close(saved[fd]))
+		}
+		if code != 0 || err != nil {
+			t.Errorf("cat: %d, %v", code, err)
+		}
+	})
+}
+
+func TestAFileIsBlockingForTheChild(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := fifo(t) // opened with O_NONBLOCK
+		p := &processDiary{}
+		tr, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "cat", nil, &SubprocessOptions{Stdin: FromFile(r)})
+		check(t, err)
+		check(t, onFD(r, func(fd int) error {
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+				t.Errorf("flags %#x, %v", flags, err)
+			}
+			return nil
+		}))
+		writeString(t, w, "hello")
+		closeFile(t, w)
+		if code := p.finished(t, co); code != 0 || p.out[1].String() != "hello" {
+			t.Errorf("%v returned %d, %q", tr, code, p.out[1].String())
+		}
+	})
+}
