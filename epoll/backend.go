@@ -207,14 +207,37 @@ func (b *Backend) submitClose(e *entry, op *backend.Op) {
 	b.finish(op, 0, 0)
 }
 
-// closeIdle closes what nothing waits on.
+// closeIdle closes what nothing waits on, and of which no completion is still to be
+// delivered.
 func (b *Backend) closeIdle() {
-	for _, op := range b.closes {
-		op.State.Mark = alreadyClosed
-		keep(op, 0, b.closeFD(op.FD))
+	if len(b.closes) == 0 {
+		return
 	}
+	b.markOwed(owed)
+	for _, op := range b.closes {
+		if e := b.find(op.FD); e != nil && e.bits&owed == 0 {
+			op.State.Mark = alreadyClosed
+			keep(op, 0, b.closeFD(op.FD))
+		}
+	}
+	b.markOwed(0)
 	clear(b.closes)
 	b.closes = b.closes[:0]
+}
+
+// markOwed sets the bit owed, or none, of all that have completions to be delivered,
+// other than that of a close.
+func (b *Backend) markOwed(bit bits) {
+	for _, q := range []*queue{&b.batch, &b.done} {
+		for op := q.head; op != nil; op = op.State.Next {
+			if op.Code == backend.OpClose || op.Code == backend.OpNop { // which has no descriptor
+				continue
+			}
+			if e := b.find(op.FD); e != nil {
+				e.bits = e.bits&^owed | bit
+			}
+		}
+	}
 }
 
 // alreadyClosed is the Mark of an OpClose whose descriptor is closed before its

@@ -38,6 +38,7 @@ const (
 	blocking // O_NONBLOCK is not set
 	regular  // a file whose calls never wait
 	listens  // an accept was successful or had to wait
+	owed     // a completion is to be delivered; see closeIdle
 
 	unknown = readable | writable
 )

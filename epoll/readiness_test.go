@@ -626,3 +626,24 @@ func TestAPollIsNotToldOfReadinessFromBeforeAHalt(t *testing.T) {
 		t.Errorf("told %+v, but something is readable", o.res)
 	}
 }
+
+func TestACloseComesAfterCompletionsOfItsDescriptor(t *testing.T) {
+	f := newFixture(t, nil)
+	a, b := pair(t, unix.AF_UNIX, unix.SOCK_STREAM)
+	closeLater(t, b)
+	recv := &recorder{Op: backend.Op{Code: backend.OpRecv, FD: int32(a), Buf: make([]byte, 10)}}
+	recv.then = func(r backend.Result) {
+		if _, err := unix.FcntlInt(uintptr(a), unix.F_GETFD, 0); err != nil || !r.Cancelled() {
+			t.Errorf("told %+v, and the descriptor: %v", r, err)
+		}
+	}
+	f.submit(recv)
+	f.turn(0)
+	f.Cancel(&recv.Op)
+	closing := &recorder{Op: backend.Op{Code: backend.OpClose, FD: int32(a)}}
+	f.submit(closing)
+	f.turn(0)
+	if !recv.ended || !closing.ended {
+		t.Errorf("ended: %v, %v", recv.ended, closing.ended)
+	}
+}

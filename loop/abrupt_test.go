@@ -556,3 +556,51 @@ func TestGoexitInAnEagerTaskEndsOnlyThatTask(t *testing.T) {
 		})
 	}
 }
+
+func TestGoexitsKeepNothingOfACloseFromBeingDone(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true)
+		reports := 0
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) { reports++; runtime.Goexit() })
+		const each = 3
+		var threads []*ThreadFuture[int]
+		var failed []*Future[int]
+		for range each {
+			f := RunCoroutineThreadsafe(l, func(co *Coro) (int, error) { return 0, Sleep(co, time.Hour) })
+			f.AddDoneCallback(runtime.Goexit)
+			threads = append(threads, f)
+			failed = append(failed, CreateFuture[int](l))
+			if err := failed[len(failed)-1].SetException(errors.New("nobody looks")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runOnce(t, l)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range threads {
+			if _, err := f.Result(t.Context()); !errors.Is(err, ErrLoopClosed) {
+				t.Errorf("the result of a coroutine is %v", err)
+			}
+		}
+		if want := 2 * each; reports != want { // pending tasks, and errors
+			t.Errorf("%d reports, want %d", reports, want)
+		}
+		runtime.KeepAlive(failed)
+	})
+}
+
+func TestAGoexitInTheHandlerOfAnEagerTaskSparesItsCaller(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) { runtime.Goexit() })
+		went := false
+		outer := l.Go(func(*Coro) error {
+			CreateTask(l, func(*Coro) (int, error) { panic("inner") }, &TaskOptions{EagerStart: true})
+			went = true
+			return nil
+		})
+		if err := mustReturn(t, l, func() error { _, err := RunUntilComplete(l, outer); return err }); err != nil || !went {
+			t.Errorf("the caller went on: %v, %v", went, err)
+		}
+	})
+}

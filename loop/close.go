@@ -67,6 +67,7 @@ func (l *Loop) releaseAll() error {
 // abandon ends the coroutine of a task that is pending when the loop closes.
 func (l *Loop) abandon(t *task) {
 	if !t.quiet {
+		t.quiet = true // also if the handler ends its goroutine
 		l.CallExceptionHandler(&ExceptionContext{
 			Message: "Task was destroyed but it is pending!", Task: t.self.(AnyTask), SourceTraceback: t.debug.trace(),
 		})

@@ -239,7 +239,17 @@ func (t *task) guard() {
 			}
 			return
 		}
+		exited := true
+		defer func() {
+			if exited { // by the exception handler
+				t.gone = true
+				if t.eager {
+					panic(goexited{})
+				}
+			}
+		}()
 		t.panicked(r, debug.Stack())
+		exited = false
 	}()
 	err := t.body(&t.coro)
 	returned = true

@@ -36,16 +36,27 @@ func (l *Loop) CallSurely(fn func()) bool {
 func (l *Loop) callSure(last bool) {
 	for {
 		l.mu.Lock()
-		fns := l.sure
-		l.sure = nil
-		if len(fns) == 0 {
+		if len(l.sure) == 0 {
 			l.released = last
 			l.mu.Unlock()
 			return
 		}
+		fn := l.sure[0]
+		l.sure = l.sure[1:]
+		more := len(l.sure) > 0
 		l.mu.Unlock()
-		for _, fn := range fns {
-			fn()
-		}
+		l.callOneSurely(fn, more && !last)
 	}
+}
+
+// callOneSurely sees to it that others are called if fn does not return.
+func (l *Loop) callOneSurely(fn func(), more bool) {
+	returned := false
+	defer func() {
+		if !returned && more {
+			_, _ = l.CallSoonThreadsafe(func() { l.callSure(false) })
+		}
+	}()
+	l.guarded(fn, "Panic in a function of CallSurely")
+	returned = true
 }

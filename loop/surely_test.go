@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -52,4 +53,32 @@ func TestCallSurelyOnTheLoopsThreadCallsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestCallSurelyCallsWhateverAnotherDoes(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("end") }, "Goexit": runtime.Goexit} {
+		for _, run := range []bool{true, false} {
+			for _, on := range backends {
+				t.Run(name+" "+on, func(t *testing.T) {
+					l := newTestLoop(t, on)
+					l.SetExceptionHandler(func(*Loop, *ExceptionContext) {})
+					runOnce(t, l) // it has a thread
+					calls := 0
+					l.CallSurely(end)
+					l.CallSurely(func() { calls++ })
+					for range 3 {
+						if run {
+							runOnce(t, l)
+						}
+					}
+					if err := l.Close(); err != nil {
+						t.Fatal(err)
+					}
+					if !l.CallSurely(func() { calls++ }) || calls != 2 {
+						t.Errorf("%d calls", calls)
+					}
+				})
+			}
+		}
+	}
 }

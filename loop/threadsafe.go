@@ -258,13 +258,24 @@ func (l *Loop) onClose(fn func(error)) (forget func()) {
 	}
 }
 
+// take removes one of them and returns it, nil if there is none.
+func (c *closers) take() *func(error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for fn := range c.fns {
+		delete(c.fns, fn)
+		return fn
+	}
+	return nil
+}
+
 // tellClosed tells those who called onClose.
 func (l *Loop) tellClosed() {
-	l.closers.mu.Lock()
-	fns := l.closers.fns
-	l.closers.fns = nil
-	l.closers.mu.Unlock()
-	for fn := range fns {
+	for {
+		fn := l.closers.take()
+		if fn == nil {
+			return
+		}
 		l.guarded(func() { (*fn)(ErrLoopClosed) }, "Panic in a callback of a ThreadFuture")
 	}
 }

@@ -81,13 +81,24 @@ func (u *unseenReports) remove(r *unretrieved) {
 	delete(u.all, r)
 }
 
+// take removes one of the reports and returns it, nil if there is none.
+func (u *unseenReports) take() *unretrieved {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for r := range u.all {
+		delete(u.all, r)
+		return r
+	}
+	return nil
+}
+
 // tellUnseen makes the reports that are left when the loop is closed.
 func (l *Loop) tellUnseen() {
-	l.unseen.mu.Lock()
-	left := l.unseen.all
-	l.unseen.all = nil
-	l.unseen.mu.Unlock()
-	for r := range left {
+	for {
+		r := l.unseen.take()
+		if r == nil {
+			return
+		}
 		r.seen.Store(true)
 		before := l.EnterContext(&Context{vars: r.vars})
 		r.tell()

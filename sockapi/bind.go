@@ -58,7 +58,9 @@ func (s *Socket) leaveLoop() error {
 		s.kept.mem = nil // it is the loop's
 	}
 	if s.home == nil || s.loop.IsClosed() {
-		s.loop, s.home = nil, nil
+		s.loop, s.home, s.ahead = nil, nil, 0
+		s.in.abandon()
+		s.out.abandon()
 		return nil
 	}
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)

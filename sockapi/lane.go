@@ -69,7 +69,15 @@ func (ln *lane) perform(co *loop.Coro) error {
 // the lane. An error says that the wait ended for another reason; then f is
 // cancelled.
 func (ln *lane) await(co *loop.Coro, f loop.AnyFuture) error {
-	cb := f.AddDoneCallback(func(loop.AnyFuture) { co.Wake() })
+	if ln.sock.home == nil {
+		ln.sock.home = homeOf(ln.sock.loop) // so that Close finds it in use
+	}
+	over := false
+	cb := f.AddDoneCallback(func(loop.AnyFuture) {
+		if !over { // it may be queued already when the wait ends
+			co.Wake()
+		}
+	})
 	ln.co = co
 	var err error
 	for err == nil && !f.Done() {
@@ -82,7 +90,7 @@ func (ln *lane) await(co *loop.Coro, f loop.AnyFuture) error {
 			err = co.Suspend((*aside)(ln))
 		}
 	}
-	ln.co = nil
+	ln.co, over = nil, true
 	if err != nil {
 		f.RemoveDoneCallback(cb)
 		f.Cancel("")
@@ -253,6 +261,9 @@ func (ln *lane) queue(co *loop.Coro) error {
 	waiters.Put(w)
 	return err
 }
+
+// abandon frees a lane whose loop is closed, or that nobody has.
+func (ln *lane) abandon() { ln.holder, ln.first, ln.last, ln.co = nil, nil, nil, nil }
 
 // release gives the lane to the next call.
 func (ln *lane) release() {

@@ -417,6 +417,78 @@ func TestLateENOTCONNIsAConnectionError(t *testing.T) {
 	}
 }
 
+func TestASendfileIsEndedOnASocketThatHasDoneNothing(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			first := spawn(co, func(co *loop.Coro) (int64, error) { return Sendfile(co, a, r, 0, ToEnd, nil) })
+			second := spawn(co, func(co *loop.Coro) (int64, error) { return 0, SendAll(co, a, []byte("x")) })
+			yield(t, co, 3)
+			if err := a.Close(); err != nil {
+				return err
+			}
+			for _, task := range []*loop.Task[int64]{first, second} {
+				if _, err := task.Await(co); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("a call ended with %v", err)
+				}
+			}
+			return w.Close() // ends the Read in the executor
+		})
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// waiting is what a task waits for that only a cancellation ends.
+type waiting struct{}
+
+func (waiting) CancelWait(co *loop.Coro) bool { co.Wake(); return false }
+
+// What the source has brought comes too late, but in the same turn.
+func TestASendfileThatWasCancelledWakesNobodyLater(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, _ := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			src := &gated{gate: make(chan struct{}), read: make(chan struct{})}
+			task := spawn(co, func(co *loop.Coro) (int64, error) {
+				_, err := Sendfile(co, a, src, 0, 10, nil)
+				co.Task().Uncancel()
+				_ = co.Suspend(waiting{})
+				return 0, err
+			})
+			yield(t, co, 3)
+			if _, err := l.CallSoon(func() {
+				close(src.gate)
+				<-src.read
+				task.Cancel("")
+			}); err != nil {
+				return err
+			}
+			yield(t, co, 10)
+			if task.Done() {
+				t.Error("the next wait was ended")
+			}
+			task.Cancel("")
+			_, _ = task.Await(co)
+			return nil
+		})
+	})
+}
+
+// gated is a source that says when it was read.
+type gated struct{ gate, read chan struct{} }
+
+func (g *gated) ReadAt(p []byte, _ int64) (int, error) {
+	<-g.gate
+	defer close(g.read)
+	return copy(p, "0123456789"), nil
+}
+
 // A Sendfile that waits for what it is to send is ended as one that sends.
 func TestASendfileThatWaitsForAPipeIsEnded(t *testing.T) {
 	ways := map[string]struct {

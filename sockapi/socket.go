@@ -340,7 +340,11 @@ func (s *Socket) inUse() error {
 	return fmt.Errorf("%w: operations are in flight", loop.ErrInvalidState)
 }
 
-// busy reports whether calls are in progress, or the loop receives ahead.
+// busy reports whether calls are in progress, or the loop receives ahead. A closed
+// loop has no calls; one that it ended abruptly may have left a lane taken.
 func (s *Socket) busy() bool {
+	if s.loop != nil && s.loop.IsClosed() {
+		return false
+	}
 	return s.in.holder != nil || s.out.holder != nil || s.ahead&aheadOn != 0
 }

@@ -491,3 +491,35 @@ func TestDebugModeRefusesABlockingSocket(t *testing.T) {
 		})
 	})
 }
+
+func TestASocketOfATaskThatItsLoopHasUnwoundMoves(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+			a, b := pair(t, unix.SOCK_STREAM)
+			run(t, l, func(co *loop.Coro) error {
+				spawn(co, func(co *loop.Coro) (int, error) {
+					for { // it does not look at the error
+						_, _ = RecvInto(co, a, make([]byte, 1))
+					}
+				})
+				yield(t, co, 3)
+				return nil
+			})
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			run(t, newLoop(t, name), func(co *loop.Coro) error {
+				if err := SendAll(co, b, []byte("x")); err != nil {
+					return err
+				}
+				got, err := Recv(co, a, 10)
+				if string(got) != "x" {
+					t.Errorf("received %q", got)
+				}
+				return err
+			})
+		})
+	}
+}

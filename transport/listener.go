@@ -47,8 +47,14 @@ func (l *listener) listen(backlog int) error {
 	return nil
 }
 
-// listenNoMore undoes listen. The socket stays bound.
-func (l *listener) listenNoMore() { _ = unix.Shutdown(int(l.fd), unix.SHUT_RD) }
+// listenNoMore undoes listen. A port that the kernel has chosen would be given up.
+func (l *listener) listenNoMore() {
+	addr, err := unix.Getsockname(int(l.fd))
+	_ = unix.Shutdown(int(l.fd), unix.SHUT_RD)
+	if err == nil {
+		_ = unix.Bind(int(l.fd), addr) // EINVAL if it has kept it
+	}
+}
 
 // begin accepts, at first what was accepted already.
 func (l *listener) begin() {
@@ -191,8 +197,8 @@ func (l *listener) close() {
 	l.dropEarly()
 	l.view.fd = -1
 	l.file.remove()
-	if !l.supplied && !l.srv.sh.loop.IsRunning() {
-		l.listenNoMore() // it is closed when the loop runs again
+	if !l.supplied && !l.view.shared && !l.srv.sh.loop.IsRunning() {
+		_ = unix.Shutdown(int(l.fd), unix.SHUT_RD) // it is closed when the loop runs again
 	}
 	l.srv.sh.closeListener(l.fd, l.srv)
 	l.fd = -1

@@ -142,8 +142,9 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 // Close stops accepting connections and closes the listening sockets
 // (Server.close). Connections that were made go on; what the kernel has
 // accepted and the loop has not is reset. A task in ServeForever returns. While the
-// loop does not run, a socket that was supplied goes on listening until it does. It
-// is idempotent.
+// loop does not run, a socket that was supplied, or of which Dup has made another,
+// goes on listening until it does; any other listens no more, not even for a process
+// that has inherited it. It is idempotent.
 func (srv *Server) Close() {
 	if srv.closed || srv.sh.loop.Refuses("Server.Close") {
 		return

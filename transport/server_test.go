@@ -849,3 +849,42 @@ func TestDebugModeLogsWhatBecomesOfConnections(t *testing.T) {
 		}
 	})
 }
+
+func TestAServerKeepsThePortThatTheKernelHasChosen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv := ok[*Server](t)(CreateServer(co, newEcho, []string{"127.0.0.1", "127.0.0.2"}, "0", &ServerOptions{NoStart: true}))
+		first, second := ok[Addr](t)(srv.Sockets()[0].LocalAddr()), ok[Addr](t)(srv.Sockets()[1].LocalAddr())
+		rival := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+		check(t, rival.SetReuseAddr(true))
+		check(t, rival.Bind(second))
+		check(t, rival.Listen(1))
+		if err := srv.StartServing(co); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("StartServing: %v", err)
+		}
+		check(t, sockapi.CloseWait(co, rival))
+		check(t, srv.StartServing(co))
+		if got := ok[Addr](t)(srv.Sockets()[0].LocalAddr()); got != first {
+			t.Errorf("it was bound to %v and listens on %v", first, got)
+		}
+		over(t, co, srv)
+	})
+}
+
+func TestADuplicateOfAListenerOutlivesACloseBetweenRuns(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		var srv *Server
+		var dup *sockapi.Socket
+		var port string
+		runTask(t, l, func(co *loop.Coro) (err error) {
+			srv, port = localServer(t, co, newEcho, nil)
+			dup, err = srv.Sockets()[0].Dup()
+			return err
+		})
+		srv.Close()
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		check(t, err)
+		check(t, c.Close())
+		check(t, dup.Close())
+	})
+}

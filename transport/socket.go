@@ -16,7 +16,8 @@ import (
 // belongs to the loop's thread. When the transport is closed, Fd is -1 and the
 // rest fails with sockapi.ErrSocketClosed.
 type TransportSocket struct {
-	fd int32
+	fd     int32
+	shared bool // Dup was called
 }
 
 // Fd returns the descriptor, -1 when the transport is closed. It must not be
@@ -143,6 +144,7 @@ func (v *TransportSocket) Dup() (*sockapi.Socket, error) {
 	if err != nil {
 		closeFD(int32(fd))
 	}
+	v.shared = true
 	return s, err
 }
 

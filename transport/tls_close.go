@@ -19,7 +19,7 @@ func (s *tlsStream) Close() {
 		s.Abort()
 		return
 	}
-	s.closing, s.allSent = true, s.raw.WriteBufferSize() == 0
+	s.closing, s.allSent = true, !s.raw.IsClosing() && s.raw.WriteBufferSize() == 0
 	if err := s.conn.CloseWrite(); err != nil {
 		s.raw.Abort() // the stream was broken before
 		return

@@ -282,3 +282,41 @@ func TestAConnectionAbortedBetweenItsHandshakeAndItsBeginningIsNotMade(t *testin
 		over(t, co, srv)
 	})
 }
+
+// answering answers in its own memory, and closes when it has answered.
+type answering struct {
+	BaseProtocol
+	t    Transport
+	buf  [4]byte
+	got  int
+	err  error
+	lost bool
+}
+
+func (p *answering) ConnectionMade(t Transport) { p.t = t }
+func (p *answering) GetBuffer(int) []byte       { return p.buf[:] }
+func (p *answering) ConnectionLost(err error)   { p.lost, p.err = true, err }
+func (p *answering) BufferUpdated(n int) {
+	_ = p.t.Write(make([]byte, 1<<20))
+	if p.got += n; p.got == 8 {
+		p.t.Close()
+	}
+}
+
+func TestAResetIsToldAlsoToAProtocolThatClosesThen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &answering{}
+		_, peer := secured(t, co, p, serverTLS(), nil)
+		gone := make(chan error, 1)
+		go func() {
+			_, err := peer.Write([]byte("12345678"))
+			_ = peer.NetConn().Close() // with something unread, or soon
+			gone <- err
+		}()
+		check(t, <-gone) // while the loop does nothing
+		until(t, co, "the connection is lost", func() bool { return p.lost })
+		if p.err == nil {
+			t.Error("two answers of 1 MiB were lost, and no error told")
+		}
+	})
+}
