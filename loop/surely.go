@@ -37,11 +37,12 @@ func (l *Loop) callSure(last bool) {
 	for {
 		l.mu.Lock()
 		if len(l.sure) == 0 {
-			l.released = last
+			l.sure, l.released = nil, last
 			l.mu.Unlock()
 			return
 		}
 		fn := l.sure[0]
+		l.sure[0] = nil
 		l.sure = l.sure[1:]
 		more := len(l.sure) > 0
 		l.mu.Unlock()
