@@ -63,8 +63,8 @@ func (ln *lane) unsent(what string, err error) error {
 }
 
 // SendAllV sends all of bufs, in this order, as if they were one (writev(2)), and
-// in one packet if the socket sends packets. Otherwise it is SendAll. The slices, and bufs itself, must not be changed
-// until it returns; it does not change them.
+// in one packet if the socket sends packets. Otherwise it is SendAll. The slices,
+// and bufs itself, must not be changed until it returns; it does not change them.
 func SendAllV(co *loop.Coro, s *Socket, bufs [][]byte) error {
 	if err := s.enter(co, "send"); err != nil {
 		return err

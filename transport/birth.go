@@ -99,12 +99,13 @@ func (b *birth) close(sh *shared) {
 	sh.close(int32(b.fd))
 }
 
-// closeAdopted closes a socket that was adopted by sh.close or sh.closePort.
-func closeAdopted(sock *sockapi.Socket, closeFD func(fd int32)) {
+// closeAdopted closes a socket that was adopted; giveAway is sh.close or
+// sh.closePort.
+func closeAdopted(sock *sockapi.Socket, giveAway func(fd int32)) {
 	sock.Release()
 	fd, _, err := sock.Detach()
 	if err == nil {
-		closeFD(int32(fd))
+		giveAway(int32(fd))
 		return
 	}
 	// There is nobody to be told.

@@ -9,6 +9,6 @@ import (
 // debugLog logs in debug mode what becomes of a transport, a server or a process.
 func debugLog(l *loop.Loop, what string, about fmt.Stringer) {
 	if l.Debug() {
-		l.Logger().Debug(what, "transport", about.String())
+		l.Logger().Debug(what, "of", about.String())
 	}
 }

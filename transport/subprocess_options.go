@@ -20,9 +20,9 @@ type SubprocessOptions struct {
 	Stdin, Stdout, Stderr Stdio
 	// Cwd is the child's working directory; this process's own if empty.
 	Cwd string
-	// Env is the child's whole environment, as KEY=value, of several with the same
-	// key the last; this process's own if
-	// nil. A program without a slash is searched in its PATH.
+	// Env is the child's whole environment, as KEY=value; of several with the same
+	// key the last counts. It is this process's own if nil. A program without a
+	// slash is searched in its PATH.
 	Env []string
 	// NewSession makes the child the leader of a new session (setsid(2)).
 	NewSession bool
