@@ -30,7 +30,7 @@ func (l *Loop) closeResolver() { l.resolver.stop() }
 // executor (loop.getaddrinfo, getaddrinfo(3)). The host is a name, a literal
 // address, with a zone if need be, or "" for none, which means the loopback or,
 // with AIPassive, the wildcard addresses. The service is a port number, a name
-// of /etc/services, or "" for port 0. One of the two must not be empty. hints
+// of /etc/services in lower case, or "" for port 0. One of the two must not be empty. hints
 // may be nil.
 //
 // Names are looked up as the net package does, and the results are in its order

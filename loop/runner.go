@@ -15,9 +15,10 @@ const shutdownExecutorTimeout = 300 * time.Second
 // default executor is shut down, for which it waits up to five minutes; the loop
 // is closed.
 //
-// The error is main's, as it is, or that of a LoopExit, or else what went wrong in
-// making, running or closing the loop. SIGINT keeps Go's default action; install a handler to
-// change that. Run may be called from any goroutine that is not a running
+// The error is main's, as it is, but for a cancellation, which is a *CancelledError
+// with its message; or that of a LoopExit, or else what went wrong in making,
+// running or closing the loop. SIGINT keeps Go's default action; install a handler
+// to change that. Run may be called from any goroutine that is not a running
 // loop's; there it returns ErrOtherLoopRunning.
 func Run(main func(co *Coro) error, opts ...Option) error {
 	if _, err := RunningLoop(); err == nil {

@@ -12,9 +12,10 @@ import (
 // RecvBorrowed receives what there is on a stream, into memory that the loop
 // lends: the bytes are valid until the next RecvBorrowed on s, also if s is
 // closed meanwhile, and may be changed. It returns at least one byte, and io.EOF
-// at the end of the stream. It allocates nothing, and while it waits it needs no
-// memory, so that it is the way to receive for servers with many connections.
-// It is asyncio's sock_recv without a size and without a copy.
+// at the end of the stream. While it waits it needs no memory, so that it is the
+// way to receive for servers with many connections. Much it lends without a copy,
+// little is copied into memory that is used again, so that nothing is allocated in
+// the long run. It is asyncio's sock_recv without a size.
 //
 // The loop goes on receiving between the calls, until it is 64 KiB ahead, which
 // the next calls on s get, whichever they are. A socket for which it does so is in

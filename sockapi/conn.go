@@ -141,7 +141,8 @@ func fileOf(r io.Reader) (fileLike, int64) {
 // known. Other than the rest, it may be called from any goroutine, as crypto/tls
 // does when the context of a handshake is cancelled, perhaps when the handshake
 // has ended. Then it returns nil, and the socket is closed on the loop's next
-// turn, or with the loop.
+// turn, or with the loop, or at once if that is closed already. While the loop does
+// not run, every caller counts as another goroutine; Socket.Close closes at once.
 func (c *Conn) Close() error {
 	var err error
 	if c.co.Loop().CallSurely(func() { err = c.close() }) {

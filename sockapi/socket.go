@@ -246,8 +246,8 @@ func (s *Socket) ends() bool { return s.typ != unix.SOCK_DGRAM && s.typ != unix.
 // stream reports whether there are only bytes, and no packets.
 func (s *Socket) stream() bool { return s.typ == unix.SOCK_STREAM }
 
-// Adopt hands the socket to a transport: until Release every function of this
-// package refuses it with ErrTransportFD, naming the owner. Operations must not
+// Adopt hands the socket to a transport: until Release every function that may
+// wait, Close and Detach refuse it with ErrTransportFD, naming the owner. Operations must not
 // be in flight, nor may a cancelled Accept have left a connection, or it fails
 // with loop.ErrInvalidState. The transport begins with what it returns.
 func (s *Socket) Adopt(owner string) (Received, error) {

@@ -34,8 +34,8 @@ type ConnectOptions struct {
 	LocalHost, LocalPort string
 	// TLS makes the connection speak TLS.
 	TLS *tls.Config
-	// ServerHostname is the name that the server's certificate must be for; the
-	// host if it is empty.
+	// ServerHostname is the name that the server's certificate must be for; if it
+	// is empty, TLS.ServerName, or else the host.
 	ServerHostname string
 	// AnyHostname checks the chain of the certificate, but not its name (an empty
 	// server_hostname in asyncio). The configuration's callbacks are given the

@@ -33,7 +33,8 @@ type ServerOptions struct {
 	// Backlog is how many connections wait to be accepted, 100 if it is 0.
 	Backlog int
 	// TLS makes the server speak TLS. It needs Certificates, GetCertificate or
-	// GetConfigForClient.
+	// GetConfigForClient. A client whose handshake fails is not told of to the
+	// protocol; in debug mode the exception handler is.
 	TLS *tls.Config
 	// HandshakeTimeout limits the TLS handshake of a client, 60 s if it is 0.
 	HandshakeTimeout time.Duration
@@ -52,8 +53,8 @@ type ServerOptions struct {
 // CreateServer makes a TCP server (loop.create_server): it listens on every
 // address of every host, in their order and without duplicates. No host, or an
 // empty one, stands for all interfaces. port is a number or the name of a
-// service; 0 or "" takes a free one, another for each socket. factory makes the
-// protocol of each connection, on the loop's thread. opts may be nil.
+// service; 0 or "" takes a free one, another for each socket. One of hosts and port
+// must be given. factory makes the protocol of each connection, on the loop's thread. opts may be nil.
 //
 // Connections get TCP_NODELAY. IPv6 sockets take IPv6 only. An address that
 // this machine does not have is skipped. If accepting fails because of a lack

@@ -13,9 +13,9 @@
 // What DataReceived gets is borrowed from the backend until it returns; what
 // Write gets is copied, or sent, before it returns. Neither allocates. What is
 // written in one turn of the loop is sent at the end of the turn, with one
-// operation; what exceeds the high water mark is sent at once, and so is a write
-// of 16 KiB or more, and the first one in the turn already from 2 KiB on, unless
-// io_uring does it for less.
+// operation; what exceeds the high water mark is sent at once, and so is, on a
+// socket with nothing buffered, a Write of 16 KiB or more, and the first one in the
+// turn already from 2 KiB on, unless io_uring does it for less.
 //
 // # Flow control
 //

@@ -85,7 +85,8 @@ type BufferedProtocol interface {
 }
 
 // DatagramProtocol is the protocol of datagrams (asyncio.DatagramProtocol). It
-// may be a FlowController too.
+// may be a FlowController too. A panic of DatagramReceived or ErrorReceived is
+// reported to the exception handler, and closes the endpoint.
 type DatagramProtocol interface {
 	// ConnectionMade is called once, first.
 	ConnectionMade(t DatagramTransport)

@@ -61,8 +61,8 @@ func (srv *Server) Sockets() []*TransportSocket {
 }
 
 // StartServing begins to accept connections (Server.start_serving). It is
-// idempotent. The error is ErrServerClosed, that of listen(2), or a
-// CancelledError.
+// idempotent. The error is ErrServerClosed, that of listen(2), a CancelledError,
+// loop.ErrLoopClosed, or loop.ErrNotCurrent for another task's Coro.
 func (srv *Server) StartServing(co *loop.Coro) error {
 	if err := co.CheckCurrent("StartServing"); err != nil {
 		return err
@@ -143,8 +143,8 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 // (Server.close). Connections that were made go on; what the kernel has
 // accepted and the loop has not is reset. A task in ServeForever returns. While the
 // loop does not run, a socket that was supplied, or of which Dup has made another,
-// goes on listening until it does; any other listens no more, not even for a process
-// that has inherited it. It is idempotent.
+// goes on listening at least until it does; any other listens no more, not even for
+// a process that has inherited it. It is idempotent.
 func (srv *Server) Close() {
 	if srv.closed || srv.sh.loop.Refuses("Server.Close") {
 		return
@@ -216,7 +216,7 @@ func (srv *Server) clients() []Transport {
 
 // WaitClosed suspends the task until the server is closed and has no connection
 // any more (Server.wait_closed). It may be called any number of times, by any
-// number of tasks. The error is a CancelledError.
+// number of tasks. The error is a CancelledError, or loop.ErrLoopClosed.
 func (srv *Server) WaitClosed(co *loop.Coro) error {
 	for !srv.isOver() {
 		if err := srv.over.wait(co); err != nil {

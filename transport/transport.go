@@ -44,7 +44,8 @@ type Conn interface {
 	// stands for one that is not given: four times low, or a quarter of high, or
 	// the kind's own. The protocol is paused when the buffer grows above high,
 	// and resumed when it shrinks to low or below; both are checked at once. The
-	// error is loop.ErrInvalidArgument unless high >= low >= 0.
+	// error is loop.ErrInvalidArgument unless high >= low >= 0, or ErrUnsupported
+	// of a pipe for reading.
 	SetWriteBufferLimits(high, low int) error
 	// WriteBufferLimits returns the water marks, low first as in asyncio.
 	WriteBufferLimits() (low, high int)

@@ -20,8 +20,9 @@ type UnixConnectOptions struct {
 	// Sock is a connected Unix stream socket, instead of a path. It belongs to the
 	// transport as soon as the arguments are accepted; see ConnectOptions.
 	Sock *sockapi.Socket
-	// TLS makes the connection speak TLS, and needs ServerHostname or
-	// AnyHostname. See ConnectOptions for all of these.
+	// TLS makes the connection speak TLS, and needs ServerHostname, AnyHostname,
+	// or a ServerName or InsecureSkipVerify of its own. See ConnectOptions for all
+	// of these.
 	TLS *tls.Config
 	// ServerHostname is the name that the server's certificate must be for.
 	ServerHostname string

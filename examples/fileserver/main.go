@@ -1,6 +1,6 @@
-// Command fileserver serves the files of a directory over HTTP/1.1, on an event
-// loop per core, with io_uring where the machine allows it and epoll where it
-// does not.
+// Command fileserver serves the files of a directory over HTTP/1.1, on one event
+// loop or as many as -loops says, with io_uring where the machine allows it and
+// epoll where it does not.
 //
 // A connection is one task; reading this program shows how code in tasks looks:
 //
