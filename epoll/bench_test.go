@@ -79,7 +79,7 @@ func benchmarkEcho(b *testing.B, domain, size int) {
 			}
 			f.Dispatch()
 			for {
-				n, errno := recvfrom(int32(client), buf[got:])
+				n, errno := nowait.Recv(int32(client), buf[got:])
 				if errno != 0 || n == 0 {
 					break
 				}

@@ -29,16 +29,6 @@ func outcome(n uintptr, errno syscall.Errno) (int, syscall.Errno) {
 	return int(n), 0
 }
 
-func recvfrom(fd int32, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
-		if errno != syscall.EINTR {
-			return outcome(n, errno)
-		}
-	}
-}
-
 func (b *Backend) message(call uintptr, fd int32, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&b.scratch.msg)), flags)
@@ -72,18 +62,6 @@ func (b *Backend) recvUnix(fd int32, p []byte) (n int, cut bool, errno syscall.E
 	cut = m.Flags&unix.MSG_CTRUNC != 0
 	b.letGo()
 	return n, cut, errno
-}
-
-func (b *Backend) recvmsg(op *backend.Op) (int, syscall.Errno) {
-	m := b.onePiece(op.Buf)
-	a := &op.Ext.Addr
-	m.Name, m.Namelen = &a.Raw[0], backend.AddrCap
-	n, errno := b.message(unix.SYS_RECVMSG, op.FD, unix.MSG_DONTWAIT)
-	if errno == 0 {
-		a.Len = min(m.Namelen, backend.AddrCap)
-	}
-	b.letGo()
-	return n, errno
 }
 
 // sendmsg sends the pieces of op but for those bytes that were sent before.

@@ -31,7 +31,7 @@ func (b *Backend) attempt(e *entry, op *backend.Op) (n int, errno syscall.Errno,
 	case backend.OpConnect:
 		return b.connect(e, op)
 	case backend.OpRecvMsg:
-		n, errno = b.recvmsg(op)
+		n, errno = nowait.RecvFrom(op.FD, op.Buf, &op.Ext.Addr)
 		return b.input(e, n, errno)
 	case backend.OpSendMsg:
 		return b.sendmsg(e, op)
@@ -71,7 +71,7 @@ func (b *Backend) recv(e *entry, buf []byte) (int, syscall.Errno, bool) {
 	if e.kind == kindUnix {
 		n, cut, errno = b.recvUnix(e.fd, buf)
 	} else {
-		n, errno = recvfrom(e.fd, buf)
+		n, errno = nowait.Recv(e.fd, buf)
 	}
 	if n > 0 {
 		if n < len(buf) {

@@ -44,17 +44,17 @@ func (l *Loop) callSure(last bool) {
 		fn := l.sure[0]
 		l.sure[0] = nil
 		l.sure = l.sure[1:]
-		more := len(l.sure) > 0
 		l.mu.Unlock()
-		l.callOneSurely(fn, more && !last)
+		l.callOneSurely(fn)
 	}
 }
 
-// callOneSurely sees to it that others are called if fn does not return.
-func (l *Loop) callOneSurely(fn func(), more bool) {
+// callOneSurely sees to it that the others are called if fn ends the goroutine; a
+// loop that is being closed does so itself.
+func (l *Loop) callOneSurely(fn func()) {
 	returned := false
 	defer func() {
-		if !returned && more {
+		if !returned {
 			_, _ = l.CallSoonThreadsafe(func() { l.callSure(false) })
 		}
 	}()

@@ -258,21 +258,22 @@ func (l *Loop) onClose(fn func(error)) (forget func()) {
 	}
 }
 
-// take removes one of them and returns it, nil if there is none.
-func (c *closers) take() *func(error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for fn := range c.fns {
-		delete(c.fns, fn)
-		return fn
+// takeOne removes an element of a set and returns it, the zero value if there is
+// none.
+func takeOne[T comparable](mu *sync.Mutex, set *map[T]struct{}) (one T) {
+	mu.Lock()
+	defer mu.Unlock()
+	for one = range *set {
+		delete(*set, one)
+		break
 	}
-	return nil
+	return one
 }
 
 // tellClosed tells those who called onClose.
 func (l *Loop) tellClosed() {
 	for {
-		fn := l.closers.take()
+		fn := takeOne(&l.closers.mu, &l.closers.fns)
 		if fn == nil {
 			return
 		}

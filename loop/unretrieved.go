@@ -81,21 +81,10 @@ func (u *unseenReports) remove(r *unretrieved) {
 	delete(u.all, r)
 }
 
-// take removes one of the reports and returns it, nil if there is none.
-func (u *unseenReports) take() *unretrieved {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for r := range u.all {
-		delete(u.all, r)
-		return r
-	}
-	return nil
-}
-
 // tellUnseen makes the reports that are left when the loop is closed.
 func (l *Loop) tellUnseen() {
 	for {
-		r := l.unseen.take()
+		r := takeOne(&l.unseen.mu, &l.unseen.all)
 		if r == nil {
 			return
 		}

@@ -2,11 +2,11 @@ package uring
 
 import (
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 // A connection on which much arrives is better off without provided buffers:
@@ -59,11 +59,11 @@ func (b *Backend) learn(idx uint32, n int) {
 	}
 }
 
-// startReceiving waits until the descriptor of a recv is readable, unless it cannot be
+// startBulk waits until the descriptor of a recv is readable, unless it cannot be
 // received from: a poll would not tell, for a listener is readable when somebody
 // connects. Receiving nothing does, and leaves the buffer alone, which a receiver
 // may have on loan just now.
-func (b *Backend) startReceiving(idx uint32) {
+func (b *Backend) startBulk(idx uint32) {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(b.slots.at(idx).op.FD),
 		0, 0, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
@@ -81,7 +81,7 @@ func (b *Backend) recvBulk(idx uint32) {
 	data, errno := b.recvOwn(s.op.FD)
 	n := len(data)
 	switch {
-	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+	case errno == syscall.EAGAIN:
 		b.rearm(idx)
 	case errno != 0:
 		b.finish(idx, failure(errno))
@@ -102,8 +102,7 @@ func (b *Backend) recvBulk(idx uint32) {
 // recvOwn receives what there is into the backend's own buffer.
 func (b *Backend) recvOwn(fd int32) ([]byte, syscall.Errno) {
 	buf := b.own.Bytes()
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
-		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
+	n, errno := nowait.Recv(fd, buf)
 	if errno != 0 {
 		return nil, errno
 	}
@@ -135,8 +134,7 @@ func (b *Backend) drain(idx uint32, data []byte) {
 // drained acts on what has ended a drain. The kernel tells an error only once, so
 // that it is kept as what the poll has found.
 func (b *Backend) drained(idx uint32, errno syscall.Errno) {
-	switch errno {
-	case 0, syscall.EAGAIN, syscall.EINTR:
+	if errno == 0 || errno == syscall.EAGAIN {
 		return
 	}
 	s := b.slots.at(idx)

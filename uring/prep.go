@@ -28,8 +28,8 @@ func (b *Backend) start(idx uint32) {
 		} else {
 			b.rearm(idx)
 		}
-	case op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil, op.Flags&backend.AtDelivery != 0:
-		b.startReceiving(idx)
+	case op.Code == backend.OpRecv && op.Buf == nil && b.bufs == nil:
+		b.startBulk(idx)
 	case b.readyFirst(op):
 		b.prepReady(idx)
 	default:

@@ -43,6 +43,17 @@ func (d *driver) atDelivery(fd, n int) []*op {
 	return ops
 }
 
+// waitingAtDelivery submits both, which have to wait.
+func (d *driver) waitingAtDelivery(fd int) []*op {
+	d.t.Helper()
+	ops := d.atDelivery(fd, 10)
+	for _, o := range ops {
+		d.submit(o)
+	}
+	d.pending(ops...)
+	return ops
+}
+
 // passPacket sends a packet with a plain system call.
 func (d *driver) passPacket(from, to int, p []byte) {
 	d.t.Helper()
@@ -162,11 +173,7 @@ func packetErrors(d *driver) {
 
 func packetEnd(d *driver) {
 	a, b := d.socketpair(unix.SOCK_SEQPACKET)
-	ops := d.atDelivery(a, 10)
-	for _, o := range ops {
-		d.submit(o)
-	}
-	d.pending(ops...)
+	ops := d.waitingAtDelivery(a)
 	d.closeFD(b)
 	for _, o := range ops {
 		d.wantN(o, 0)
@@ -175,11 +182,7 @@ func packetEnd(d *driver) {
 
 func packetClosed(d *driver) {
 	a, _ := d.socketpair(unix.SOCK_DGRAM)
-	ops := d.atDelivery(a, 10)
-	for _, o := range ops {
-		d.submit(o)
-	}
-	d.pending(ops...)
+	ops := d.waitingAtDelivery(a)
 	d.closedByOp(a)
 	for _, o := range ops {
 		d.wantErr(o, unix.ECANCELED)
