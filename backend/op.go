@@ -115,9 +115,8 @@ const (
 	// other reason (no buffers, overflow, a limit of fairness).
 	Multishot Flags = 1 << iota
 	// WaitAll lets a send or sendmsg on a stream complete only when everything
-	// was sent. It may still complete with less, when it was cancelled, the
-	// connection failed after a part, or the kernel would not wait, as io_uring does
-	// not always if the peer has ended its output: the next operation tells which.
+	// was sent. It may still complete with less, when it was cancelled or the
+	// connection failed after a part: the next operation tells which.
 	WaitAll
 	// Pinned says that the memory of Buf cannot move before the terminal
 	// completion, because it is outside the heap or pinned by the submitter, so

@@ -200,6 +200,12 @@ func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
 			a := (*auxAddr)(s.aux)
 			op.Ext.Addr.Raw, op.Ext.Addr.Len = a.raw, min(a.len, backend.AddrCap)
 		}
+	case backend.OpSend, backend.OpSendMsg:
+		if op.Flags&backend.WaitAll != 0 && b.sentPart(idx, int(res)) {
+			return
+		}
+	case backend.OpShutdown:
+		b.lookAgain(op.FD)
 	case backend.OpRecvMsg:
 		m := (*auxMsg)(s.aux)
 		op.Ext.Addr.Raw, op.Ext.Addr.Len = m.raw, min(m.hdr.namelen, backend.AddrCap)
@@ -207,6 +213,38 @@ func (b *Backend) succeeded(idx uint32, res int32, flags uint32) {
 		op.Ext.Child = (*auxSiginfo)(s.aux).child()
 	}
 	b.finish(idx, r)
+}
+
+// sentPart notes that n more bytes of a WaitAll send are out, and reports whether
+// the rest is to follow as soon as there is room.
+func (b *Backend) sentPart(idx uint32, n int) bool {
+	s := b.slots.at(idx)
+	size := len(s.op.Buf)
+	if s.op.Code == backend.OpSendMsg {
+		size = 0
+		for _, p := range s.op.Ext.Bufs {
+			size += len(p)
+		}
+	}
+	if n == 0 || s.sent+n >= size || s.cancelled {
+		return false
+	}
+	s.sent += n
+	b.prepReady(idx)
+	return true
+}
+
+// lookAgain lets output that waits on a descriptor find that it was shut down: a
+// poll does not tell of a unix socket that is full.
+func (b *Backend) lookAgain(fd int32) {
+	op := b.fds.at(fd).out.head
+	if op == nil || op.State.Phase != backend.Armed {
+		return
+	}
+	if s := b.slots.at(op.State.Slot); s.stage == stagePoll || s.stage == stageEdge {
+		s.stage, op.State.Res = stageFound, unix.POLLOUT
+		b.prepCancel(op.State.Slot)
+	}
 }
 
 // goesOn delivers a result of a multishot accept or poll.
@@ -280,11 +318,15 @@ func (b *Backend) later(idx uint32, res int32) {
 	b.done = append(b.done, idx)
 }
 
-// finish delivers the terminal completion of a slot and frees it. Everything
-// is in order before the receiver is called, so that its panic may pass.
+// finish delivers the terminal completion of a slot and frees it: also of a send
+// that fails after a part, whose outcome is that part. Everything is in order
+// before the receiver is called, so that its panic may pass.
 func (b *Backend) finish(idx uint32, r backend.Result) {
 	s := b.slots.at(idx)
 	op := s.op
+	if s.sent > 0 {
+		r = backend.Result{N: s.sent + r.N}
+	}
 	b.pins.drop(s.pins)
 	if s.aux != nil {
 		b.arena.put(s.aux, s.auxClass)

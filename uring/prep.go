@@ -10,6 +10,11 @@ import (
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
+// sendFlags keep the kernel from waiting for room itself. It would do so until
+// the end of what the peer sends as well, after that without sleeping, and then
+// in a thread for each.
+const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
+
 // start performs or hands to the kernel the operation of a slot whose turn has
 // come.
 func (b *Backend) start(idx uint32) {
@@ -70,11 +75,12 @@ func (b *Backend) prep(idx uint32) {
 	case backend.OpRecvMsg:
 		e.PrepOperation(sys.IORING_OP_RECVMSG, op.FD, aux, 1, 0)
 	case backend.OpSend:
+		buf, n = bufAddr(op.Buf[s.sent:])
 		e.PrepOperation(sys.IORING_OP_SEND, op.FD, buf, n, 0)
-		e.SetOpFlags(sendFlags(op))
+		e.SetOpFlags(sendFlags)
 	case backend.OpSendMsg:
 		e.PrepOperation(sys.IORING_OP_SENDMSG, op.FD, aux, 1, 0)
-		e.SetOpFlags(sendFlags(op))
+		e.SetOpFlags(sendFlags)
 	case backend.OpRead:
 		e.PrepOperation(sys.IORING_OP_READ, op.FD, buf, n, uint64(op.Off))
 	case backend.OpWrite:
@@ -205,9 +211,10 @@ func (b *Backend) fillAux(s *slot) {
 			m.raw = op.Ext.Addr.Raw
 			m.hdr.name, m.hdr.namelen = m.nameAddr(), op.Ext.Addr.Len
 		}
-		iov := unsafe.Slice(&m.iov[0], len(op.Ext.Bufs))
+		iov, skip := unsafe.Slice(&m.iov[0], len(op.Ext.Bufs)), s.sent
 		for i, p := range op.Ext.Bufs {
-			iov[i] = vector(p)
+			out := min(skip, len(p))
+			iov[i], skip = vector(p[out:]), skip-out
 		}
 	case backend.OpWaitID:
 		*(*auxSiginfo)(s.aux) = auxSiginfo{}
@@ -245,11 +252,4 @@ func vector(p []byte) iovec {
 		return iovec{}
 	}
 	return iovec{base: uintptr(unsafe.Pointer(&p[0])), len: uint64(len(p))}
-}
-
-func sendFlags(op *backend.Op) uint32 {
-	if op.Flags&backend.WaitAll != 0 {
-		return unix.MSG_NOSIGNAL | unix.MSG_WAITALL
-	}
-	return unix.MSG_NOSIGNAL
 }

@@ -36,6 +36,7 @@ type slot struct {
 	// next and prev link the slots of one descriptor; next links free ones.
 	next, prev uint32
 	pins       uint32
+	sent       int // how much of a WaitAll send is out
 	auxClass   uint8
 	stage      stage
 	onFD       bool  // is in the descriptor's lists

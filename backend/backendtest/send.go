@@ -16,6 +16,18 @@ func sendTests() []test {
 		{"a large sendmsg takes a part and says how much", sendmsgPartial},
 		{"WaitAll sends everything through a slow reader", sendWaitAll},
 		{"WaitAll sends every piece through a slow reader", sendmsgWaitAll},
+		{"WaitAll sends everything to a peer that has ended its output", func(d *driver, a, b int) {
+			sendToHalfClosed(d, b, d.whole(d.send(a, bytesOf(waitAllSize, 0))))
+		}},
+		{"WaitAll sends every piece to a peer that has ended its output", func(d *driver, a, b int) {
+			sendToHalfClosed(d, b, d.whole(d.sendmsg(a, bytesOf(1, 0), bytesOf(waitAllSize-1, 1))))
+		}},
+		{"WaitAll says how much was sent before the connection broke", func(d *driver, a, b int) {
+			sendBroken(d, b, d.whole(d.send(a, bytesOf(waitAllSize, 0))))
+		}},
+		{"WaitAll says how much of the pieces was sent before the connection broke", func(d *driver, a, b int) {
+			sendBroken(d, b, d.whole(d.sendmsg(a, bytesOf(1, 0), bytesOf(waitAllSize-1, 1))))
+		}},
 		{"1024 pieces with empty ones between arrive in order", sendPieces},
 		{"a closed peer is EPIPE", sendClosed},
 		{"the send buffer of the caller is not changed", sendKeepsBuffer},
@@ -87,12 +99,14 @@ func sendParts(d *driver, a, b int, o *op) {
 	d.join()
 }
 
+// waitAllSize is more than any of the connections holds.
+const waitAllSize = 4 << 20
+
 func sendWaitAll(d *driver, a, b int) {
-	const size = 4 << 20
-	send := d.submit(d.whole(d.send(a, bytesOf(size, 0))))
+	send := d.submit(d.whole(d.send(a, bytesOf(waitAllSize, 0))))
 	d.pending(send)
-	d.spawn("reading", func() error { return d.getPattern(b, size) })
-	d.wantN(send, size)
+	d.spawn("reading", func() error { return d.getPattern(b, waitAllSize) })
+	d.wantN(send, waitAllSize)
 }
 
 func sendmsgWaitAll(d *driver, a, b int) {
@@ -110,6 +124,24 @@ func sendmsgWaitAll(d *driver, a, b int) {
 			d.t.Fatalf("piece %d was changed", i)
 		}
 	}
+}
+
+// sendToHalfClosed lets the end of the peer's output come while the send waits.
+func sendToHalfClosed(d *driver, peer int, o *op) {
+	d.pending(d.submit(o))
+	d.ok(unix.Shutdown(peer, unix.SHUT_WR), "shutdown")
+	d.pending(o)
+	d.spawn("reading", func() error { return d.getPattern(peer, waitAllSize) })
+	d.wantN(o, waitAllSize)
+}
+
+func sendBroken(d *driver, peer int, o *op) {
+	d.pending(d.submit(o))
+	d.closeFD(peer)
+	if r := d.outcome(o); r.Errno != 0 || r.N == 0 || r.N >= waitAllSize {
+		d.t.Fatalf("%s: N %d, errno %v; want a part", o, r.N, r.Errno)
+	}
+	d.wantErr(d.submit(o), unix.ECONNRESET, unix.EPIPE)
 }
 
 func sendPieces(d *driver, a, b int) {

@@ -19,6 +19,7 @@ func shutdownTests() []test {
 		{name: "of a listener leaves what had connected to accept", fn: shutdownListenerBacklog},
 	}), over("shutdown", fillable, []pairTest{
 		{"does not wait for a send that waits", shutdownPasses},
+		{"ends a sendfile that waits", shutdownSendfile},
 	}))
 }
 
@@ -55,6 +56,14 @@ func shutdownPasses(d *driver, a, b int) {
 	d.wantN(d.submit(d.shutdown(a, unix.SHUT_WR)), 0)
 	d.wantErr(send, unix.EPIPE)
 	d.wantErr(queued, unix.EPIPE)
+}
+
+func shutdownSendfile(d *driver, a, b int) {
+	d.fill(a)
+	o := d.submit(d.sendfile(a, d.file(bytesOf(100, 0)), 0, 100))
+	d.pending(o)
+	d.wantN(d.submit(d.shutdown(a, unix.SHUT_WR)), 0)
+	d.wantErr(o, unix.EPIPE)
 }
 
 // shutListeners calls fn with listeners of every kind, non-blocking and blocking.
