@@ -60,6 +60,9 @@ func (b *Backend) polled(idx uint32, res int32, flags uint32) {
 	s := b.slots.at(idx)
 	more := flags&cqeMore != 0
 	got := wanted(s.op, res)
+	if s.erred && got == unix.POLLERR {
+		got = 0
+	}
 	switch {
 	case s.stage == stageFound:
 		if !more {
@@ -90,6 +93,7 @@ func wanted(op *backend.Op, res int32) int32 {
 // ready goes on with an operation that waited for its descriptor.
 func (b *Backend) ready(idx uint32, res int32) {
 	s := b.slots.at(idx)
+	s.erred = res == unix.POLLERR
 	switch {
 	case res < 0:
 		b.finish(idx, failure(syscall.Errno(-res)))

@@ -125,8 +125,16 @@ func (b *Backend) prepRecv(e *sqe, op *backend.Op) {
 	}
 }
 
-// prepReady asks when the descriptor of a slot is ready for its operation.
-func (b *Backend) prepReady(idx uint32) { b.prepPoll(idx, stagePoll, 0) }
+// prepReady asks when the descriptor of a slot is ready for its operation. What
+// was called ready for an error that then was none, one in the queue that
+// MSG_ERRQUEUE reads, would be so at once, and for ever.
+func (b *Backend) prepReady(idx uint32) {
+	if b.slots.at(idx).erred {
+		b.prepEdge(idx)
+		return
+	}
+	b.prepPoll(idx, stagePoll, 0)
+}
 
 // prepEdge asks for new readiness only, again and again. See polled.
 func (b *Backend) prepEdge(idx uint32) { b.prepPoll(idx, stageEdge, pollMultishot) }

@@ -42,6 +42,7 @@ type slot struct {
 	onFD       bool  // is in the descriptor's lists
 	cancelled  bool  // was asked to end, by Cancel or by OpClose
 	shut       bool  // an accept on a listener that was shut down
+	erred      bool  // the last poll found an error and nothing else
 	dropped    uint8 // how often in a row the kernel has ended it though nobody asked
 }
 
