@@ -115,8 +115,9 @@ const (
 	// other reason (no buffers, overflow, a limit of fairness).
 	Multishot Flags = 1 << iota
 	// WaitAll lets a send or sendmsg on a stream complete only when everything
-	// was sent. It may still complete with less, when it was cancelled or the
-	// connection failed after a part: the next operation tells which.
+	// was sent. One that is cancelled after a part has success with that part. One
+	// that fails after a part has both, for the kernel tells only once why a
+	// connection broke.
 	WaitAll
 	// Pinned says that the memory of Buf cannot move before the terminal
 	// completion, because it is outside the heap or pinned by the submitter, so
@@ -215,7 +216,8 @@ type Result struct {
 	// valid until Complete returns, and then the backend uses it anew, unless
 	// Backend.Keep was called.
 	Data []byte
-	// N is the outcome that [Code] describes. It is 0 when Errno is not.
+	// N is the outcome that [Code] describes. It is 0 when Errno is not, unless a
+	// WaitAll send has failed after that many bytes.
 	N int
 	// Errno is the error of the operation, 0 for success. Values are those of
 	// the system call, and ECANCELED for an operation that was cancelled.

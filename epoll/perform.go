@@ -87,10 +87,7 @@ func (b *Backend) recv(e *entry, buf []byte) (int, syscall.Errno, bool) {
 func (b *Backend) sent(e *entry, op *backend.Op, n, size int, errno syscall.Errno) (int, syscall.Errno, bool) {
 	before := progress(op)
 	if errno != 0 && errno != syscall.EAGAIN {
-		if before > 0 {
-			return before, 0, true
-		}
-		return 0, errno, true
+		return before, errno, true
 	}
 	total := before + n
 	if errno == 0 && n >= size {

@@ -688,6 +688,30 @@ func TestThePeersNameIsKnownAfterAReset(t *testing.T) {
 	})
 }
 
+// The send that waits has sent a part of its chunk, for the buffer is smaller.
+func TestAResetDuringAWriteIsWhyTheConnectionIsLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		srv, _ := localServer(t, co, protocolOf(p), nil)
+		check(t, srv.Sockets()[0].SetOption(unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10))
+		peer := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+		check(t, peer.SetOption(unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10))
+		check(t, sockapi.Connect(co, peer, ok[Addr](t)(srv.Sockets()[0].LocalAddr())))
+		until(t, co, "the connection is made", func() bool { return p.t != nil })
+		check(t, p.t.Write(make([]byte, 4<<20)))
+		buf := make([]byte, 64<<10)
+		for n := 0; n < 1<<20; {
+			n += ok[int](t)(sockapi.RecvInto(co, peer, buf))
+		}
+		check(t, peer.SetLinger(0))
+		check(t, sockapi.CloseWait(co, peer))
+		if err := p.untilLost(t, co); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("lost with %v, want ECONNRESET", err)
+		}
+		over(t, co, srv)
+	})
+}
+
 func TestCallbacksRunInTheContextInWhichTheConnectionWasMade(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		l := co.Loop()

@@ -322,14 +322,16 @@ func (b *Backend) later(idx uint32, res int32) {
 	b.done = append(b.done, idx)
 }
 
-// finish delivers the terminal completion of a slot and frees it: also of a send
-// that fails after a part, whose outcome is that part. Everything is in order
-// before the receiver is called, so that its panic may pass.
+// finish delivers the terminal completion of a slot and frees it. Everything
+// is in order before the receiver is called, so that its panic may pass.
 func (b *Backend) finish(idx uint32, r backend.Result) {
 	s := b.slots.at(idx)
 	op := s.op
 	if s.sent > 0 {
-		r = backend.Result{N: s.sent + r.N}
+		r.N += s.sent
+		if r.Cancelled() {
+			r.Errno = 0
+		}
 	}
 	b.pins.drop(s.pins)
 	if s.aux != nil {
