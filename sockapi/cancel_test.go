@@ -426,3 +426,27 @@ func TestATimeoutNamesTheOperationThatTookTooLong(t *testing.T) {
 		})
 	})
 }
+
+func TestRecvFromOfATCPConnectionNamesNobodyAlsoAfterACancelledReceive(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b, err := narrowPair(t, co)
+			if err != nil {
+				return err
+			}
+			cancelled := spawn(co, func(co *loop.Coro) (int, error) { return RecvInto(co, b, make([]byte, 5)) })
+			yield(t, co, 3)
+			if err := SendAll(co, a, []byte("early, late")); err != nil {
+				return err
+			}
+			cancelled.Cancel("")
+			for i := range 2 {
+				data, from, err := RecvFrom(co, b, 5)
+				if len(data) == 0 || from.IsValid() || err != nil {
+					t.Errorf("RecvFrom %d = %q from %v, %v; want no address", i, data, from, err)
+				}
+			}
+			return nil
+		})
+	})
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/loop"
@@ -83,7 +85,7 @@ func (s *Socket) receiveKept(p []byte) (int, Addr, error) {
 
 // sender returns who has sent what was put aside.
 func (s *Socket) sender(k *kept) Addr {
-	if !k.from {
+	if !k.from && (s.family == unix.AF_UNIX || !s.stream()) { // TCP names no sender
 		// Nobody has asked: a connected peer, if anybody.
 		k.addr, _ = s.PeerAddr()
 	}
