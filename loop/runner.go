@@ -86,15 +86,7 @@ func (l *Loop) cancelAll() error {
 	for _, t := range tasks {
 		t.Cancel("")
 	}
-	_, err := RunUntilComplete(l, l.Go(func(co *Coro) error {
-		for _, t := range tasks {
-			if err := t.asTask().wait(co); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-	if err != nil {
+	if _, err := RunUntilComplete(l, l.allDone(tasks)); err != nil {
 		return err
 	}
 	for _, t := range tasks {
@@ -108,4 +100,18 @@ func (l *Loop) cancelAll() error {
 		}
 	}
 	return nil
+}
+
+// allDone returns a future that is done when all tasks are. It is no task, which
+// one of them could find among the loop's tasks and cancel.
+func (l *Loop) allDone(tasks []AnyTask) *Future[struct{}] {
+	f, left := CreateFuture[struct{}](l), len(tasks)
+	for _, t := range tasks {
+		t.AddDoneCallback(func(AnyFuture) {
+			if left--; left == 0 {
+				_ = f.SetResult(struct{}{})
+			}
+		})
+	}
+	return f
 }

@@ -76,6 +76,39 @@ func TestRunCancelsTheTasksThatAreLeftAndWaitsForThem(t *testing.T) {
 	})
 }
 
+func TestATaskThatCancelsAllOthersAtTheEndOfRunCutsNothingShort(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		var last, exit error
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			exit = yield(1)
+			return exit
+		})
+		err := Run(func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			co.Loop().Go(func(co *Coro) error {
+				wantErr(t, "the sleep", Sleep(co, time.Hour), ErrCancelled)
+				for _, other := range co.Loop().AllTasks() {
+					if other != co.Task() {
+						other.Cancel("")
+					}
+				}
+				last = Sleep(co, time.Millisecond)
+				return last
+			})
+			return Sleep(co, 0)
+		}, opt)
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if last != nil {
+			t.Errorf("the last wait of the task that was left: %v", last)
+		}
+		wantErr(t, "the generator's yield", exit, ErrGeneratorExit)
+	})
+}
+
 func TestRunClosesGeneratorsAndTheDefaultExecutor(t *testing.T) {
 	forEachBackendName(t, func(t *testing.T, opt Option) {
 		var pool *PoolExecutor
