@@ -41,8 +41,8 @@ const pendingSignals = 16
 //
 // The error is ErrInvalidArgument for a number that is no signal's or a nil fn,
 // ErrUncatchable for SIGKILL, SIGSTOP and the signals that the Go runtime keeps
-// for itself (SIGURG, those of hardware errors, and 32 to 34), or ErrLoopClosed.
-// Loop's thread only.
+// for itself (SIGURG, SIGPROF, those of hardware errors, and 32 to 34), or
+// ErrLoopClosed. Loop's thread only.
 func (l *Loop) AddSignalHandler(sig syscall.Signal, fn func()) error {
 	if err := l.checkCall("AddSignalHandler", fn); err != nil {
 		return err
@@ -139,7 +139,7 @@ func catchable(sig syscall.Signal) error {
 	switch sig {
 	case syscall.SIGKILL, syscall.SIGSTOP:
 		return fmt.Errorf("%w: %s", ErrUncatchable, name)
-	case syscall.SIGURG, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, 32, 33, 34:
+	case syscall.SIGURG, syscall.SIGPROF, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, 32, 33, 34:
 		return fmt.Errorf("%w: the Go runtime uses %s itself", ErrUncatchable, name)
 	}
 	return nil

@@ -117,6 +117,7 @@ func TestBadSignalNumbersAreRefused(t *testing.T) {
 			{syscall.SIGKILL, ErrUncatchable, nil},
 			{syscall.SIGSTOP, ErrUncatchable, nil},
 			{syscall.SIGURG, ErrUncatchable, nil},
+			{syscall.SIGPROF, ErrUncatchable, nil},
 			{syscall.SIGSEGV, ErrUncatchable, nil},
 			{33, ErrUncatchable, nil},
 		} {
@@ -128,6 +129,25 @@ func TestBadSignalNumbersAreRefused(t *testing.T) {
 			}
 		}
 		wantErr(t, "a nil handler", l.AddSignalHandler(syscall.SIGUSR1, nil), ErrInvalidArgument)
+	})
+}
+
+func TestEverySignalThatIsNotRefusedReachesItsHandler(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for sig := syscall.Signal(1); sig <= maxSignal; sig++ {
+			if err := l.AddSignalHandler(sig, l.Stop); err != nil {
+				wantErr(t, "AddSignalHandler of "+sig.String(), err, ErrUncatchable)
+				continue
+			}
+			newTap(t, sig).kill(t, sig)
+			if t.Failed() {
+				return
+			}
+			runLoop(t, l)
+			if was, err := l.RemoveSignalHandler(sig); !was || err != nil {
+				t.Errorf("RemoveSignalHandler of %v: %v, %v", sig, was, err)
+			}
+		}
 	})
 }
 
