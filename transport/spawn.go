@@ -27,16 +27,16 @@ type spawnSpec struct {
 // close-on-exec. It blocks until the child has executed the program or failed
 // to.
 func (s *spawnSpec) start() (pid, pidfd int, err error) {
-	program, err := findProgram(s.program, s.env, s.dir)
+	files, err := findProgram(s.program, s.env, s.dir)
 	if err != nil {
 		return 0, -1, err
 	}
 	pidfd = -1
 	s.sys.PidFD = &pidfd
 	attr := &syscall.ProcAttr{Dir: s.dir, Env: s.env, Files: s.files, Sys: &s.sys}
-	pid, err = syscall.ForkExec(program, s.argv, attr)
+	pid, file, err := forkExec(files, s.argv, attr)
 	if err != nil {
-		return 0, -1, s.explain(program, err)
+		return 0, -1, s.explain(file, err)
 	}
 	if pidfd < 0 {
 		// A kernel before 5.2: nobody else knows of the child yet, so its number
@@ -48,6 +48,22 @@ func (s *spawnSpec) start() (pid, pidfd int, err error) {
 		}
 	}
 	return pid, pidfd, nil
+}
+
+// forkExec executes the first of files that can be: one that may not, or whose
+// interpreter is missing, hides none behind it. The error is that of the first that
+// is not ENOENT, and file the one that it is about.
+func forkExec(files, argv []string, attr *syscall.ProcAttr) (pid int, file string, err error) {
+	for _, f := range files {
+		pid, execErr := syscall.ForkExec(f, argv, attr)
+		if execErr == nil {
+			return pid, f, nil
+		}
+		if err == nil || err == syscall.ENOENT && execErr != syscall.ENOENT {
+			file, err = f, execErr
+		}
+	}
+	return 0, file, err
 }
 
 // explain names the file that an error of fork or exec is about, or else what of
@@ -90,13 +106,13 @@ func underlying(err error) error {
 // defaultPath is where programs are searched if the environment has no PATH.
 const defaultPath = "/bin:/usr/bin"
 
-// findProgram returns the file to execute for name: name itself if it has a
-// slash, else the first executable file of that name in the PATH of the child's
-// environment, as execvp(3) does. Relative directories of PATH are relative to
-// dir, where the child will be.
-func findProgram(name string, env []string, dir string) (string, error) {
+// findProgram returns the files to execute for name, of which the first that can be
+// counts: name itself if it has a slash, else the executable files of that name in
+// the PATH of the child's environment, as execvp(3) does. Relative directories of
+// PATH are relative to dir, where the child will be.
+func findProgram(name string, env []string, dir string) (files []string, err error) {
 	if strings.Contains(name, "/") {
-		return name, nil
+		return []string{name}, nil
 	}
 	var why error = syscall.ENOENT
 	for _, d := range strings.Split(pathOf(env), ":") {
@@ -104,15 +120,17 @@ func findProgram(name string, env []string, dir string) (string, error) {
 			d = "."
 		}
 		file := strings.TrimSuffix(d, "/") + "/" + name
-		err := executable(file, dir)
-		if err == nil {
-			return file, nil
-		}
-		if err == syscall.EACCES {
-			why = err
+		switch executable(file, dir) {
+		case nil:
+			files = append(files, file)
+		case syscall.EACCES:
+			why = syscall.EACCES
 		}
 	}
-	return "", &fs.PathError{Op: "exec", Path: name, Err: why}
+	if len(files) == 0 {
+		return nil, &fs.PathError{Op: "exec", Path: name, Err: why}
+	}
+	return files, nil
 }
 
 // lastOfEach drops from an environment what is said again behind it: programs do

@@ -733,6 +733,35 @@ func TestAProgramIsSearchedInThePathOfTheChildsEnvironment(t *testing.T) {
 	})
 }
 
+func TestAProgramThatCannotBeExecutedDoesNotHideOneBehindItInPath(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		file := func(content string) (dir string) {
+			dir = t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "tool"), []byte(content), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		}
+		good := file("#!/bin/sh\necho good\n")
+		for what, bad := range map[string]string{"no interpreter": "#!/nowhere/interpreter\n", "no program": "nothing"} {
+			p := &processDiary{}
+			o := SubprocessOptions{Env: []string{"PATH=" + file(bad) + ":" + good}}
+			if _, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "tool", nil, &o); err != nil {
+				t.Errorf("%s: %v", what, err)
+				continue
+			}
+			if code := p.finished(t, co); code != 0 || p.out[1].String() != "good\n" {
+				t.Errorf("%s: return code %d, output %q", what, code, p.out[1].String())
+			}
+		}
+		o := SubprocessOptions{Env: []string{"PATH=" + file("#!/nowhere/interpreter\n") + ":" + file("nothing")}}
+		_, _, err := SubprocessExec(co, func() SubprocessProtocol { return &processDiary{} }, "tool", nil, &o)
+		if !errors.Is(err, syscall.ENOEXEC) {
+			t.Errorf("nothing that can be executed: %v", err)
+		}
+	})
+}
+
 // childrenLeft reports whether this process has children, ended or not.
 func childrenLeft(t *testing.T) bool {
 	t.Helper()
