@@ -1,8 +1,10 @@
 package uring
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -402,7 +404,8 @@ func (b *Backend) Wake() { b.waker.wake() }
 func (b *Backend) InFlight() int { return b.slots.inUse }
 
 // Close cancels every operation, delivers the completions and releases the
-// ring. It waits for operations that cannot be interrupted.
+// ring. It waits for operations that cannot be interrupted. If the kernel refuses
+// to be asked for completions, that is the error, and the ring is closed without.
 func (b *Backend) Close() error {
 	switch b.phase {
 	case closed:
@@ -415,16 +418,34 @@ func (b *Backend) Close() error {
 			}
 		}
 	}
-	if b.phase == draining {
-		for b.InFlight() > 0 {
-			if err := b.Wait(-1); err != nil {
-				return err
-			}
-			b.Dispatch()
+	for b.phase == draining && b.InFlight() > 0 {
+		if err := b.Wait(-1); err != nil {
+			return errors.Join(err, b.abandon())
 		}
+		b.Dispatch()
 	}
 	b.phase, b.lent = closed, 0
 	return b.release()
+}
+
+// abandoned holds backends that ended with operations in flight.
+var abandoned sync.Map
+
+// abandon closes the ring of which no completion can be had any more, and the
+// descriptors that were to be closed. The kernel ends what is in flight after that,
+// nobody hears when, so that the memory that it may still touch stays where it is.
+func (b *Backend) abandon() error {
+	abandoned.Store(b, nil)
+	b.phase = closed
+	b.waker.close()
+	err := b.ring.close()
+	for i := range b.slots.n {
+		if op := b.slots.at(i).op; op != nil && op.Code == backend.OpClose && b.fds.at(op.FD).closing == i {
+			_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(op.FD), 0, 0)
+			b.finish(i, failure(errno))
+		}
+	}
+	return err
 }
 
 // release gives everything back to the kernel, the ring first, because it

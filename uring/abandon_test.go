@@ -1,0 +1,54 @@
+package uring
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/backend"
+)
+
+func TestCloseLetsGoOfEverythingThoughTheKernelRefusesToBeEntered(t *testing.T) {
+	b := open(t, &Options{Disable: []string{RegisteredRing}})
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	dup, err := unix.Dup(int(null.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := newOp(backend.Op{Code: backend.OpRecv, FD: int32(fds[0]), Buf: make([]byte, 8)})
+	closed := newOp(backend.Op{Code: backend.OpClose, FD: int32(dup)})
+	submit(t, b, received)
+	if err := b.Wait(0); err != nil {
+		t.Fatal(err)
+	}
+	submit(t, b, closed)
+	ring, waker := b.ring.fd, b.waker.fd
+	b.ring.enterFD = -1 // refused, as by a seccomp filter that was installed meanwhile
+	if err := b.Close(); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("Close: %v, want what the kernel says", err)
+	}
+	for what, fd := range map[string]int{"ring": ring, "eventfd": waker, "descriptor to be closed": dup} {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+			t.Errorf("the %s is left open", what)
+		}
+	}
+	if !closed.ended() || closed.last().Errno != 0 {
+		t.Errorf("the close was told %v", closed.got)
+	}
+	unix.Close(fds[0])
+	if n, err := unix.Read(fds[1], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("the peer of what was received from: %d, %v, want the end", n, err)
+	}
+}
