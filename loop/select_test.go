@@ -5,7 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/forbid"
 	"github.com/seed-80cfe818/ringloop/uring"
 )
 
@@ -57,5 +60,51 @@ func TestABackendThatCannotBeHadIsAnErrorThatSaysWhoAskedForIt(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAutoTakesEpollWhereOneCallOfIoUringIsRefused(t *testing.T) {
+	calls := map[string]uintptr{
+		"io_uring_setup": unix.SYS_IO_URING_SETUP, "io_uring_register": unix.SYS_IO_URING_REGISTER, "io_uring_enter": unix.SYS_IO_URING_ENTER,
+	}
+	if !forbid.IsAlone() { // where nothing is to be known before it is forbidden
+		if err := uring.Available(); err != nil {
+			t.Skipf("io_uring: %v", err)
+		}
+	}
+	for name, number := range calls {
+		for _, when := range []string{"from the beginning", "before the first run"} {
+			if name == "io_uring_setup" && when == "before the first run" {
+				continue // it was called
+			}
+			t.Run(name+" "+when, func(t *testing.T) {
+				forbid.Alone(t, func(t *testing.T) { autoWithout(t, name, number, when == "from the beginning") })
+			})
+		}
+	}
+}
+
+// autoWithout runs a loop that chooses its backend in a process that may not make
+// a call.
+func autoWithout(t *testing.T, name string, number uintptr, early bool) {
+	if early {
+		forbid.Calls(t, unix.EPERM, number)
+	}
+	l, err := NewEventLoop(WithBackend("auto"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !early {
+		forbid.Calls(t, unix.EPERM, number)
+	}
+	l.Stop()
+	if err := l.RunForever(); err != nil {
+		t.Errorf("RunForever: %v", err)
+	}
+	if got, why := l.Features().Backend, l.BackendReason(); got != "epoll" || !strings.Contains(why, name+": operation not permitted") {
+		t.Errorf("it runs on %s, because %q", got, why)
+	}
+	if err := l.Close(); err != nil {
+		t.Errorf("Close: %v", err)
 	}
 }

@@ -137,8 +137,12 @@ func (b *Backend) Enable() error {
 	if b.phase != created {
 		return fmt.Errorf("io_uring backend: Enable called twice or after Close: %w", backend.ErrInvalid)
 	}
-	if err := b.ring.enable(); err != nil {
+	if err := b.ring.enable(); err != nil && !errors.Is(err, syscall.EBADFD) { // EBADFD: an Enable that failed has done it
 		return fmt.Errorf("io_uring backend: enabling the ring: %w", err)
+	}
+	// A filter that was installed since New shows while there still is a choice.
+	if errno := b.ring.flush(); errno != 0 && !isTransient(errno) {
+		return fmt.Errorf("io_uring backend: using the ring: %w", os.NewSyscallError("io_uring_enter", errno))
 	}
 	if b.use.registeredRing {
 		if err := b.ring.registerFD(); err != nil {
@@ -346,11 +350,20 @@ func (b *Backend) enter(timeout time.Duration) (woken bool, err error) {
 	}
 	woken = b.waker.rest()
 	b.forgetCloses()
-	switch errno {
-	case 0, syscall.EINTR, syscall.ETIME, syscall.EAGAIN, syscall.EBUSY:
+	if errno == 0 || isTransient(errno) {
 		return woken, nil
 	}
 	return woken, os.NewSyscallError("io_uring_enter", errno)
+}
+
+// isTransient reports whether an error of io_uring_enter(2) only means that the
+// next call has to go on.
+func isTransient(errno syscall.Errno) bool {
+	switch errno {
+	case syscall.EINTR, syscall.ETIME, syscall.EAGAIN, syscall.EBUSY:
+		return true
+	}
+	return false
 }
 
 // arrived reports whether there is something to do, without a system call.

@@ -52,3 +52,19 @@ func TestCloseLetsGoOfEverythingThoughTheKernelRefusesToBeEntered(t *testing.T) 
 		t.Errorf("the peer of what was received from: %d, %v, want the end", n, err)
 	}
 }
+
+func TestEnableSaysThatTheKernelRefusesToBeEntered(t *testing.T) {
+	b, err := New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ring.enterFD = -1 // as above
+	for range 2 {       // as every run of a loop that was told to use io_uring
+		if err := b.Enable(); !errors.Is(err, syscall.EBADF) {
+			t.Errorf("Enable: %v", err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}

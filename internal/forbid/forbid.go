@@ -1,0 +1,61 @@
+// Package forbid shows tests how code copes where the kernel refuses system
+// calls, as it does by a seccomp profile. It is for tests only.
+package forbid
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// aloneEnv marks a process that was made by Alone.
+const aloneEnv = "RINGLOOP_TEST_ALONE"
+
+// Alone runs the rest of a test or subtest in a process of its own, for what
+// cannot be undone.
+func Alone(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	if IsAlone() {
+		test(t)
+		return
+	}
+	only := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
+	cmd := exec.Command("/proc/self/exe", "-test.run="+only, "-test.timeout=2m")
+	cmd.Env = append(os.Environ(), aloneEnv+"=1", "GORACE=atexit_sleep_ms=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// IsAlone reports whether this process was made by Alone.
+func IsAlone() bool { return os.Getenv(aloneEnv) != "" }
+
+// Calls makes system calls fail with errno from now on, in all of the process,
+// which must be one of Alone's.
+func Calls(t *testing.T, errno syscall.Errno, numbers ...uintptr) {
+	t.Helper()
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // the call's number
+	for _, n := range numbers {
+		filter = append(filter,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(n), Jf: 1},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)})
+	}
+	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		t.Fatalf("prctl: %v", err)
+	}
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if e != 0 {
+		t.Skipf("no seccomp filter: %v", e)
+	}
+}

@@ -1,0 +1,22 @@
+package forbid
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestOnlyTheGivenCallsAreRefused(t *testing.T) {
+	Alone(t, func(t *testing.T) {
+		Calls(t, unix.EPERM, unix.SYS_GETPGID, unix.SYS_GETSID)
+		if _, err := unix.Getpgid(0); err != unix.EPERM {
+			t.Errorf("getpgid: %v", err)
+		}
+		if _, err := unix.Getsid(0); err != unix.EPERM {
+			t.Errorf("getsid: %v", err)
+		}
+		if _, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err != nil {
+			t.Errorf("getpriority: %v", err)
+		}
+	})
+}
