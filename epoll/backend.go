@@ -53,7 +53,7 @@ type Backend struct {
 
 	// See wait.go.
 	events   []unix.EpollEvent
-	pwait2   bool
+	noPwait2 atomic.Pointer[error] // why epoll_pwait2(2) is not used
 	skipped  int
 	lookout  linger.Lookout
 	suspects []*entry
@@ -93,7 +93,9 @@ func New(o *Options) (*Backend, error) {
 		unix.Close(b.epfd)
 		return nil, unavailable("eventfd", err)
 	}
-	b.pwait2 = probePwait2() == nil
+	if err := probePwait2(); err != nil {
+		b.noPwait2.Store(&err)
+	}
 	return b, nil
 }
 

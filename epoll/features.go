@@ -19,8 +19,12 @@ func (b *Backend) Features() backend.Features {
 	feature := func(name, since, instead string, err error) backend.Feature {
 		return backend.Feature{Name: name, Since: since, InUse: err == nil, Reason: err, Instead: instead}
 	}
+	var noPwait2 error
+	if p := b.noPwait2.Load(); p != nil {
+		noPwait2 = *p
+	}
 	return backend.Features{Backend: b.Name(), List: []backend.Feature{
-		feature("epoll-pwait2", "5.11", "timeouts are rounded up to milliseconds", probePwait2()),
+		feature("epoll-pwait2", "5.11", "timeouts are rounded up to milliseconds", noPwait2),
 		feature("waitid-pidfd", "5.4", "waitid operations fail with this error", probePidfd()),
 	}}
 }

@@ -123,11 +123,16 @@ func (b *Backend) epollWait(timeout time.Duration) (int, syscall.Errno) {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.epfd), ev, max, 0, 0, 0)
 		return int(n), errno
 	}
-	if timeout > 0 && b.pwait2 {
+	if timeout > 0 && b.noPwait2.Load() == nil {
 		b.scratch.ts = unix.NsecToTimespec(int64(timeout))
 		n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(b.epfd), ev, max,
 			uintptr(unsafe.Pointer(&b.scratch.ts)), 0, 0)
-		return int(n), errno
+		if errno != syscall.ENOSYS && errno != syscall.EPERM {
+			return int(n), errno
+		}
+		// A filter was installed since New.
+		err := fmt.Errorf("epoll_pwait2: %w", errno)
+		b.noPwait2.Store(&err)
 	}
 	ms := -1
 	if timeout > 0 {
