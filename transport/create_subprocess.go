@@ -194,6 +194,6 @@ func (s *spawning) abandon() {
 func (s *spawning) discard() {
 	if s.started {
 		s.started = false
-		killAndReap(s.pidfd)
+		killAndReap(s.pid, s.pidfd)
 	}
 }

@@ -106,26 +106,40 @@ func (p *Process) Complete(op *backend.Op, r backend.Result) {
 		if r.Errno != syscall.ECHILD && p.waitElsewhere() == nil {
 			return
 		}
-		p.loop.Logger().Warn(fmt.Sprintf("Cannot wait for process %d, will report returncode %d", p.pid, strangeReturnCode), "error", r.Err())
-		p.exited(strangeReturnCode)
+		p.vanished(r.Err())
 	}
+}
+
+// vanished notes that the process has ended, or may have, in an unknown way.
+func (p *Process) vanished(why error) {
+	p.loop.Logger().Warn(fmt.Sprintf("Cannot wait for process %d, will report returncode %d", p.pid, strangeReturnCode), "error", why)
+	p.exited(strangeReturnCode)
 }
 
 // waitElsewhere waits in another goroutine for what the backend could not wait
 // for, say for lack of memory, and then has it reap the process, which takes no
-// waiting.
+// waiting. Where waitid(2) is forbidden or knows no pidfds, it does both by the
+// number, which nobody else can have before the process is reaped.
 func (p *Process) waitElsewhere() error {
 	pidfd, err := unix.FcntlInt(uintptr(p.pidfd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	go func() {
-		waitFD(pidfd, unix.WNOWAIT)
+		goOn := func() { _ = p.loop.Submit(&p.wait) }
+		err := waitFD(pidfd, unix.WNOWAIT)
 		_ = unix.Close(pidfd)
+		if err != nil && err != unix.ECHILD {
+			code, err := waitPID(p.pid)
+			goOn = func() { p.exited(code) }
+			if err != nil {
+				goOn = func() { p.vanished(err) }
+			}
+		}
 		// A loop that is closed meanwhile reaps the process by itself.
 		_, _ = p.loop.CallSoonThreadsafe(func() {
 			if !p.ended {
-				_ = p.loop.Submit(&p.wait)
+				goOn()
 			}
 		})
 	}()
@@ -166,28 +180,45 @@ func (p *Process) exited(code int) {
 func (p *Process) orphaned() {
 	if !p.ended {
 		p.ended, p.code = true, -int(unix.SIGKILL)
-		killAndReap(p.pidfd)
+		killAndReap(p.pid, p.pidfd)
 	}
 }
 
 // killAndReap ends the process of a pidfd, reaps it, so that no zombie is left,
 // and closes the pidfd. It may block for as long as the process takes to die. One
 // that must not be killed, such as another user's, is reaped when it ends.
-func killAndReap(pidfd int) {
+func killAndReap(pid, pidfd int) {
 	if err := sendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-		go reapFD(pidfd)
+		go reapFD(pid, pidfd)
 		return
 	}
-	reapFD(pidfd)
+	reapFD(pid, pidfd)
 }
 
-func reapFD(pidfd int) {
-	waitFD(pidfd, 0)
+func reapFD(pid, pidfd int) {
+	if err := waitFD(pidfd, 0); err != nil && err != unix.ECHILD {
+		_, _ = waitPID(pid) // there is nothing else to try
+	}
 	_ = unix.Close(pidfd)
 }
 
 // waitFD waits until the process of a pidfd has ended.
-func waitFD(pidfd, options int) {
-	for unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|options, nil) == unix.EINTR {
+func waitFD(pidfd, options int) error {
+	for {
+		if err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|options, nil); err != unix.EINTR {
+			return err
+		}
 	}
+}
+
+// waitPID waits until a process has ended, reaps it, and returns its return code.
+func waitPID(pid int) (code int, err error) {
+	var status unix.WaitStatus
+	for err = unix.EINTR; err == unix.EINTR; {
+		_, err = unix.Wait4(pid, &status, 0, nil)
+	}
+	if status.Signaled() {
+		return -int(status.Signal()), err
+	}
+	return status.ExitStatus(), err
 }

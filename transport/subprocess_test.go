@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-80cfe818/ringloop/internal/forbid"
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -888,6 +889,28 @@ func TestAChildThatMustNotBeKilledKeepsNobodyWaiting(t *testing.T) {
 			if time.Now().After(limit) {
 				t.Fatal("a child is left")
 			}
+		}
+	})
+}
+
+func TestAChildIsWaitedForWhereWaitidIsForbidden(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		forbid.Calls(t, unix.EPERM, unix.SYS_WAITID)
+		inTask(t, func(t *testing.T, co *loop.Coro) {
+			p := &processDiary{}
+			start(t, co, p, noPipes, "exit", "7")
+			if code := p.finished(t, co); code != 7 {
+				t.Errorf("return code %d", code)
+			}
+			p = &processDiary{}
+			start(t, co, p, SubprocessOptions{}, "cat").Close()
+			if code := p.finished(t, co); code != -int(syscall.SIGKILL) {
+				t.Errorf("return code of what was killed: %d", code)
+			}
+			start(t, co, &processDiary{}, SubprocessOptions{}, "cat") // for the loop's Close
+		})
+		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+			t.Errorf("a child is left: %d, %v", pid, err)
 		}
 	})
 }
