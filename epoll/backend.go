@@ -91,7 +91,7 @@ func New(o *Options) (*Backend, error) {
 	}
 	if err = b.openWake(); err != nil {
 		unix.Close(b.epfd)
-		return nil, unavailable("eventfd", err)
+		return nil, err
 	}
 	if err := probePwait2(); err != nil {
 		b.noPwait2.Store(&err)

@@ -1,6 +1,8 @@
 package epoll
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +29,22 @@ func TestTimeoutsGoOnInMillisecondsWhereExactOnesAreForbiddenMeanwhile(t *testin
 				f, _ := b.Features().Lookup("epoll-pwait2")
 				if f.InUse || f.Reason == nil {
 					t.Errorf("it says of epoll_pwait2: %+v", f)
+				}
+			})
+		})
+	}
+}
+
+func TestNewNamesTheCallThatIsRefused(t *testing.T) {
+	for call, number := range map[string]uintptr{
+		"epoll_create1": unix.SYS_EPOLL_CREATE1, "eventfd": unix.SYS_EVENTFD2, "epoll_ctl": unix.SYS_EPOLL_CTL,
+	} {
+		t.Run(call, func(t *testing.T) {
+			forbid.Alone(t, func(t *testing.T) {
+				forbid.Calls(t, unix.ENOSPC, number)
+				_, err := New(nil)
+				if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), call) {
+					t.Errorf("New: %v", err)
 				}
 			})
 		})

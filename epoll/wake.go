@@ -23,13 +23,14 @@ const wakeTag = -1 << 31
 func (b *Backend) openWake() (err error) {
 	b.wakeFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return err
+		return unavailable("eventfd", err)
 	}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(b.wakeFD), Pad: wakeTag}
 	if err = unix.EpollCtl(b.epfd, unix.EPOLL_CTL_ADD, b.wakeFD, &ev); err != nil {
 		unix.Close(b.wakeFD)
+		return unavailable("epoll_ctl", err)
 	}
-	return err
+	return nil
 }
 
 // Wake makes a running or the next Wait return. Any goroutine may call it. It

@@ -3,12 +3,14 @@ package uring
 import (
 	"errors"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/forbid"
 )
 
 func TestCloseLetsGoOfEverythingThoughTheKernelRefusesToBeEntered(t *testing.T) {
@@ -67,4 +69,14 @@ func TestEnableSaysThatTheKernelRefusesToBeEntered(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
+}
+
+func TestNewNamesTheEventfdThatItCannotHave(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		forbid.Calls(t, unix.EMFILE, unix.SYS_EVENTFD2)
+		_, err := New(nil)
+		if !errors.Is(err, unix.EMFILE) || !strings.Contains(err.Error(), "eventfd") {
+			t.Errorf("New: %v", err)
+		}
+	})
 }
