@@ -108,7 +108,8 @@ const (
 	EAIBadFlags EAI = -1
 	// EAINoName (EAI_NONAME): the host or service is not known.
 	EAINoName EAI = -2
-	// EAIAgain (EAI_AGAIN): the name servers did not answer; later they may.
+	// EAIAgain (EAI_AGAIN): the name servers did not answer, or could not be asked
+	// for want of a descriptor (EMFILE, ENFILE); later they may.
 	EAIAgain EAI = -3
 	// EAIFail (EAI_FAIL): the lookup failed for good.
 	EAIFail EAI = -4

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/forbid"
 )
 
 // describeAll renders results as "family/type/proto/address%scope".
@@ -463,6 +464,35 @@ func TestANameWithoutIPv6IsMapped(t *testing.T) {
 				t.Errorf("got %v, %v", got, err)
 			}
 			return err
+		})
+	})
+}
+
+func TestANameIsNotUnknownForWantOfADescriptor(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) { // for what the resolver has read before
+		forEachBackend(t, func(t *testing.T, l *Loop) {
+			runMain(t, l, func(co *Coro) error {
+				free, err := unix.Dup(0) // the lowest number that is free
+				if err != nil {
+					return err
+				}
+				_ = unix.Close(free)
+				var limit unix.Rlimit
+				if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+					return err
+				}
+				if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
+					return err
+				}
+				_, lookErr := l.Getaddrinfo("name.invalid", "80", nil).Await(co)
+				if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+					return err
+				}
+				if !errors.Is(lookErr, EAIAgain) || !errors.Is(lookErr, unix.EMFILE) {
+					t.Errorf("without a descriptor: %v", lookErr)
+				}
+				return nil
+			})
 		})
 	})
 }

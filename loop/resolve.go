@@ -241,6 +241,9 @@ func (q *query) lookup(ctx context.Context, family int) ([]netip.Addr, error) {
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, network, q.host)
 	if err != nil {
+		if short := shortOfFiles(); short != nil {
+			return nil, q.fail(EAIAgain, short)
+		}
 		return nil, q.fail(lookupCode(err), err)
 	}
 	for i, ip := range ips {
@@ -250,6 +253,19 @@ func (q *query) lookup(ctx context.Context, family int) ([]netip.Addr, error) {
 		return mapToV6(ips, q.Flags&AIAll != 0), nil
 	}
 	return ips, nil
+}
+
+// shortOfFiles reports that no file can be opened, if so. The resolver takes those
+// that it cannot open for empty, asks nobody then, and calls every name unknown.
+func shortOfFiles() error {
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+		_ = unix.Close(fd)
+	case unix.EMFILE, unix.ENFILE:
+		return err
+	}
+	return nil
 }
 
 // mapToV6 returns the IPv6 addresses and, if there are none or all are wanted,
