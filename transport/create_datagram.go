@@ -301,7 +301,13 @@ func (o *DatagramOptions) literal(a Addr) ([]loop.AddrInfo, error) {
 
 // open makes a socket for a pair of addresses.
 func (o *DatagramOptions) open(co *loop.Coro, p *addrPair) (*datagramSocket, error) {
-	fd, err := newSocket(&loop.AddrInfo{Family: p.family, Type: unix.SOCK_DGRAM, Proto: p.proto})
+	info := loop.AddrInfo{Family: p.family, Type: unix.SOCK_DGRAM, Proto: p.proto}
+	for _, a := range p.addr {
+		if a != nil {
+			info.Addr = *a // for the error
+		}
+	}
+	fd, err := newSocket(&info)
 	if err != nil {
 		return nil, err
 	}

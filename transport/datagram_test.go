@@ -1327,3 +1327,14 @@ func TestTheAddressOfAnEndpointIsFreeHoweverThatEnds(t *testing.T) {
 		}
 	})
 }
+
+func TestASocketThatCannotBeMadeIsAnErrorThatNamesTheAddress(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		to := sockapi.IPAddr(netip.MustParseAddrPort("127.0.0.1:9"))
+		_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return &datagramDiary{} },
+			&DatagramOptions{RemoteAddr: to, Proto: unix.IPPROTO_TCP})
+		if !errors.Is(err, syscall.EPROTONOSUPPORT) || !strings.Contains(err.Error(), "127.0.0.1:9") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
