@@ -88,7 +88,7 @@ func (c *conn) serveOne(in *bufio.Reader) (again bool, err error) {
 	c.header = maxHeader
 	c.limit(c.s.limits.header)
 	req, err := http.ReadRequest(in)
-	if err = c.unlimit(err); err != nil {
+	if err = c.unlimit(c.cause(err)); err != nil {
 		return false, c.refuse(err)
 	}
 	req.RemoteAddr = c.peer
@@ -110,6 +110,20 @@ func (c *conn) serveOne(in *bufio.Reader) (again bool, err error) {
 		return false, c.linger()
 	}
 	return again && !c.s.stopping, err
+}
+
+// cause returns why a request could not be read: net/http takes the piece of a
+// line before a failed read for the line, which is malformed then.
+func (c *conn) cause(err error) error {
+	switch {
+	case err == nil || c.failed == io.EOF:
+		return err
+	case c.failed != nil:
+		return c.failed
+	case c.header <= 0:
+		return errHeaderTooLarge
+	}
+	return err
 }
 
 // refusal returns the status for a request that is not for the handler, 0 for

@@ -39,8 +39,10 @@ func TestLimitsEndWhatTakesTooLong(t *testing.T) {
 		lim := noLimits
 		lim.header, lim.linger = soon, soon
 		addr, trace := startWithLimits(t, backend, lim)
-		if got := converse(t, addr, trace, "GET / HTTP/1.1\r\nHost: x\r\n"); !strings.HasPrefix(got, "HTTP/1.1 408 ") {
-			t.Errorf("half a request was answered by %q", got)
+		for _, half := range []string{"GET / HTTP/1.1\r\nHost: x\r\n", "GET / HTTP/1.1\r\nHo", "GE"} {
+			if got := converse(t, addr, trace, half); !strings.HasPrefix(got, "HTTP/1.1 408 ") {
+				t.Errorf("half a request, %q, was answered by %q", half, got)
+			}
 		}
 		if got := converse(t, addr, trace, "HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 			t.Errorf("a request with half a body was answered by %q", got)
