@@ -133,6 +133,8 @@ func refusal(req *http.Request) int {
 	switch {
 	case req.ProtoMajor != 1:
 		return http.StatusHTTPVersionNotSupported
+	case hasSpace(req.Header):
+		return http.StatusBadRequest
 	case !req.ProtoAtLeast(1, 1):
 		return 0
 	case req.Host == "":
@@ -141,6 +143,18 @@ func refusal(req *http.Request) int {
 		return http.StatusExpectationFailed
 	}
 	return 0
+}
+
+// hasSpace reports whether the name of a field has a space in it. net/http reads
+// such fields and leaves the rest to the server: another program may understand
+// "Content-Length : 9", and find other requests in the same bytes (RFC 9112, 5.1).
+func hasSpace(h http.Header) bool {
+	for name := range h {
+		if strings.Contains(name, " ") {
+			return true
+		}
+	}
+	return false
 }
 
 // skipBody reads the body of a request that was answered, so that another
