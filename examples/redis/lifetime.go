@@ -8,6 +8,12 @@ const (
 	second      int64 = 1000
 )
 
+// span is how a command counts a lifetime.
+type span struct {
+	unit   int64
+	moment bool // from 1970 on, rather than from now
+}
+
 // conditions are what EXPIRE asks of the deadline that a key has.
 type conditions struct{ nx, xx, gt, lt bool }
 
@@ -53,9 +59,9 @@ func (o conditions) allow(was, deadline int64) bool {
 	return true
 }
 
-// expire is EXPIRE key seconds and PEXPIRE key milliseconds, both with
-// [NX | XX | GT | LT].
-func (c *conn) expire(args [][]byte, unit int64) {
+// expire is EXPIRE key seconds, PEXPIRE key milliseconds, EXPIREAT and PEXPIREAT,
+// all with [NX | XX | GT | LT].
+func (c *conn) expire(args [][]byte, s span) {
 	when, problem := parseConditions(args[3:])
 	if problem != "" {
 		c.fail(problem)
@@ -66,7 +72,7 @@ func (c *conn) expire(args [][]byte, unit int64) {
 		c.fail(errInteger)
 		return
 	}
-	deadline, ok := c.srv.store.after(n, unit)
+	deadline, ok := c.srv.store.deadline(n, s)
 	if !ok {
 		c.badExpire(args)
 		return
@@ -76,7 +82,7 @@ func (c *conn) expire(args [][]byte, unit int64) {
 	case e == nil || !when.allow(e.deadline, deadline):
 		c.integer(0)
 		return
-	case n <= 0:
+	case deadline <= c.srv.store.now():
 		c.srv.store.remove(e)
 	default:
 		c.srv.store.expire(e, deadline)
@@ -88,8 +94,9 @@ func (c *conn) badExpire(args [][]byte) {
 	c.fail("ERR invalid expire time in '" + strings.ToLower(string(args[0])) + "' command")
 }
 
-// ttl is TTL and PTTL: how many units a key has left, rounded.
-func (c *conn) ttl(key []byte, unit int64) {
+// ttl is TTL and PTTL, how many units a key has left, rounded, and EXPIRETIME and
+// PEXPIRETIME, when it has none.
+func (c *conn) ttl(key []byte, s span) {
 	e := c.srv.store.get(key)
 	switch {
 	case e == nil:
@@ -97,8 +104,8 @@ func (c *conn) ttl(key []byte, unit int64) {
 	case e.deadline == 0:
 		c.integer(-1)
 	default:
-		left := max(0, e.deadline-c.srv.store.now())
-		c.integer((left + unit/2) / unit)
+		n := max(0, e.deadline-c.srv.store.base(s))
+		c.integer(n/s.unit + (n%s.unit+s.unit/2)/s.unit)
 	}
 }
 

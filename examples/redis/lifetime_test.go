@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -109,6 +110,31 @@ func TestExpireRepliesAsRedisDoes(t *testing.T) {
 			c.wantLeft("TTL a", x.left)
 			c.wantLeft("PTTL a", 1000*x.left)
 		}
+	})
+}
+
+func TestADeadlineIsGivenAndToldAsATime(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		c := s.dial(t)
+		at := time.Now().Add(1000 * time.Second).UnixMilli()
+		sec, ms := strconv.FormatInt(at/1000, 10), strconv.FormatInt(at, 10)
+		rounded := strconv.FormatInt((at+500)/1000, 10)
+		for _, x := range [][2]string{
+			{"SET a 1 EXAT " + sec, "+OK"}, {"EXPIRETIME a", ":" + sec}, {"PEXPIRETIME a", ":" + sec + "000"}, {"SET a 2 KEEPTTL", "+OK"}, {"EXPIRETIME a", ":" + sec},
+			{"SET a 3 pxat " + ms, "+OK"}, {"PEXPIRETIME a", ":" + ms}, {"EXPIRETIME a", ":" + rounded}, {"PERSIST a", ":1"}, {"EXPIRETIME a", ":-1"}, {"PEXPIRETIME none", ":-2"},
+			{"EXPIREAT a " + sec + " XX", ":0"}, {"EXPIREAT a " + sec, ":1"}, {"EXPIRETIME a", ":" + sec}, {"PEXPIREAT a " + ms + " LT", ":0"}, {"PEXPIREAT a " + ms + "0 gt", ":1"}, {"PEXPIRETIME a", ":" + ms + "0"},
+			{"EXPIREAT a 1 GT", ":0"}, {"EXPIREAT none 1", ":0"}, {"EXPIREAT a 1 LT", ":1"}, {"EXISTS a", ":0"}, {"SET a 1", "+OK"}, {"PEXPIREAT a 0", ":1"}, {"EXISTS a", ":0"}, {"SET a 1", "+OK"}, {"EXPIREAT a -5", ":1"}, {"EXISTS a", ":0"},
+			{"SET a 1", "+OK"}, {"SET a 2 EXAT 1 GET", "1"}, {"GET a", "(nil)"}, {"SET a 1 PXAT 1", "+OK"}, {"DBSIZE", ":0"},
+			{"SET a 1 EXAT 0", badSet}, {"SET a 1 PXAT -1", badSet}, {"SET a 1 EXAT 9223372036854776", badSet}, {"SET a 1 EXAT x", "-" + errInteger}, {"SET a 1 EXAT", "-" + errSyntax},
+			{"SET a 1 EX 1 EXAT 1", "-" + errSyntax}, {"SET a 1 EXAT 1 PXAT 1", "-" + errSyntax}, {"SET a 1 PXAT 1 PX 1", "-" + errSyntax}, {"SET a 1 KEEPTTL EXAT 1", "-" + errSyntax}, {"SET a 1 PXAT 1 KEEPTTL", "-" + errSyntax},
+			{"SET a 1 EXAT 1 EXAT " + sec, "+OK"}, {"EXPIREAT a 9223372036854776", "-ERR invalid expire time in 'expireat' command"}, {"PEXPIREAT a x", "-" + errInteger},
+			{"PEXPIREAT a 9223372036854775807", ":1"}, {"PEXPIRETIME a", ":9223372036854775807"}, {"EXPIRETIME a", ":9223372036854776"}, {"GET a", "1"},
+			{"EXPIRETIME", "-ERR wrong number of arguments for 'expiretime' command"},
+		} {
+			c.want(x[0], x[1])
+		}
+		c.want("EXPIREAT a "+sec, ":1")
+		c.wantLeft("TTL a", 1000)
 	})
 }
 

@@ -74,7 +74,7 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 		fmt.Fprint(stderr, `Usage: redis [flags]
 
 Keeps strings in memory for Redis clients: PING, ECHO, SET, GET, DEL, EXISTS,
-INCR, DECR, MGET, MSET, EXPIRE, PEXPIRE, TTL and a few more. Nothing is saved.
+INCR, DECR, MGET, MSET, EXPIRE, EXPIREAT, TTL and a few more. Nothing is saved.
 
 `)
 		fs.PrintDefaults()

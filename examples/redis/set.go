@@ -3,7 +3,7 @@ package main
 // setOptions are what may follow SET key value.
 type setOptions struct {
 	nx, xx, get, keepTTL bool
-	unit                 int64  // of life; 0 if there is none
+	span                 span   // of life; 0 if there is none
 	life                 []byte // as it was sent
 }
 
@@ -18,22 +18,37 @@ func parseSetOptions(args [][]byte) (o setOptions, ok bool) {
 			o.xx = true
 		case isWord(opt, "GET"):
 			o.get = true
-		case isWord(opt, "KEEPTTL") && o.unit == 0:
+		case isWord(opt, "KEEPTTL") && o.span.unit == 0:
 			o.keepTTL = true
-		case isWord(opt, "EX") && more && o.unit != millisecond && !o.keepTTL:
-			i++
-			o.unit, o.life = second, args[i]
-		case isWord(opt, "PX") && more && o.unit != second && !o.keepTTL:
-			i++
-			o.unit, o.life = millisecond, args[i]
 		default:
-			return o, false
+			s, ok := spanOption(opt)
+			if !ok || !more || o.keepTTL || (o.span.unit != 0 && o.span != s) {
+				return o, false
+			}
+			i++
+			o.span, o.life = s, args[i]
 		}
 	}
 	return o, true
 }
 
-// set is SET key value [NX | XX] [GET] [EX seconds | PX milliseconds | KEEPTTL].
+// spanOption returns what an option that a lifetime follows says of it.
+func spanOption(opt []byte) (s span, ok bool) {
+	switch {
+	case isWord(opt, "EX"):
+		return span{unit: second}, true
+	case isWord(opt, "PX"):
+		return span{unit: millisecond}, true
+	case isWord(opt, "EXAT"):
+		return span{second, true}, true
+	case isWord(opt, "PXAT"):
+		return span{millisecond, true}, true
+	}
+	return s, false
+}
+
+// set is SET key value [NX | XX] [GET] [EX seconds | PX milliseconds |
+// EXAT seconds | PXAT milliseconds | KEEPTTL].
 func set(c *conn, args [][]byte) {
 	opts, ok := parseSetOptions(args[3:])
 	if !ok {
@@ -41,13 +56,13 @@ func set(c *conn, args [][]byte) {
 		return
 	}
 	deadline := int64(0)
-	if opts.unit != 0 {
+	if opts.span.unit != 0 {
 		n, ok := parseInt(opts.life)
 		if !ok {
 			c.fail(errInteger)
 			return
 		}
-		if deadline, ok = c.srv.store.after(n, opts.unit); !ok || n <= 0 {
+		if deadline, ok = c.srv.store.deadline(n, opts.span); !ok || n <= 0 {
 			c.badExpire(args)
 			return
 		}

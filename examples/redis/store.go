@@ -40,14 +40,22 @@ func newStore(l *loop.Loop) *store {
 // goes on steadily when somebody sets the system's clock.
 func (s *store) now() int64 { return s.epoch + s.l.Time().Milliseconds() }
 
-// after returns the time in n units from now, unless it is more than can be
+// base returns from when on a span counts.
+func (s *store) base(sp span) int64 {
+	if sp.moment {
+		return 0
+	}
+	return s.now()
+}
+
+// deadline returns the time at the end of n units, unless it is more than can be
 // counted.
-func (s *store) after(n, unit int64) (deadline int64, ok bool) {
-	now := s.now()
-	if n > math.MaxInt64/unit || n < math.MinInt64/unit || n*unit > math.MaxInt64-now {
+func (s *store) deadline(n int64, sp span) (deadline int64, ok bool) {
+	base := s.base(sp)
+	if n > math.MaxInt64/sp.unit || n < math.MinInt64/sp.unit || n*sp.unit > math.MaxInt64-base {
 		return 0, false
 	}
-	return now + n*unit, true
+	return base + n*sp.unit, true
 }
 
 // get returns the entry of a key, nil if there is none.
