@@ -223,6 +223,11 @@ func TestACommandMayBeAnyLineForTheShell(t *testing.T) {
 		if got := sorted(p.out.String()); !slices.Equal(got, want) {
 			t.Errorf("output %q, want %q", got, want)
 		}
+		for line, want := range map[string]int{
+			"exec sh -c 'exit 3'": 3, "exec\tsh -c 'exit 3'": 3, "exit 4": 4, "! false": 0, "! true": 1, "eval exit 5": 5, "command -v sh": 0, ":": 0,
+		} {
+			startProgram(backend, "-restart=never", "a="+line).ended(t, want)
+		}
 		// A program that a signal ends is the last one.
 		p = startProgram(backend, "a=echo up; sleep 1000; echo never")
 		p.out.until(t, "a | up\n")

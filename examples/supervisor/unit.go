@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -106,11 +107,17 @@ func leaves(pid int) bool { return unix.Kill(-pid, 0) == nil }
 // signals that are passed on are for the programs. SIGTERM ends it at once: if it
 // had a trap, it could start its next program after the signal, and wait for that.
 func shellLine(command string) string {
-	first, _, _ := strings.Cut(command, " ")
-	if !strings.ContainsAny(command, ";&|()\n") && !strings.Contains(first, "=") {
-		return "exec " + command
+	first := strings.Fields(command)[0]
+	if strings.ContainsAny(command, ";&|()\n") || strings.Contains(first, "=") || slices.Contains(shellWords, first) {
+		return "trap : HUP USR1 USR2; " + command
 	}
-	return "trap : HUP USR1 USR2; " + command
+	return "exec " + command
+}
+
+// shellWords are what a line without operators may begin with, and no program.
+var shellWords = []string{
+	"!", ".", ":", "alias", "cd", "command", "eval", "exec", "exit", "export", "read", "readonly", "set", "source",
+	"trap", "ulimit", "umask", "unset", "wait",
 }
 
 // signal sends a signal to every process of the command that is in its group.
