@@ -73,6 +73,12 @@ and SIGUSR2 on, and stops them all at SIGINT or SIGTERM.
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
+	switch {
+	case cfg.backoff < 0:
+		return nil, fmt.Errorf("-backoff %v: it must not be negative", cfg.backoff)
+	case cfg.grace < 0:
+		return nil, fmt.Errorf("-grace %v: it must not be negative", cfg.grace)
+	}
 	if *file != "" {
 		if err := cfg.readFile(*file); err != nil {
 			return nil, err

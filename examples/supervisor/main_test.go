@@ -351,6 +351,8 @@ func TestACommandLineThatMakesNoSenseIsRefused(t *testing.T) {
 		{[]string{"=x"}, `"=x"`},
 		{[]string{"a=true", "a=false"}, "two commands"},
 		{[]string{"-restart=sometimes", "a=true"}, "on-failure"},
+		{[]string{"-backoff=-1s", "a=true"}, "-backoff -1s"},
+		{[]string{"-grace=-1s", "a=true"}, "-grace -1s"},
 		{[]string{"-config", bad}, "bad:2"},
 		{[]string{"-config", filepath.Join(dir, "absent")}, "absent"},
 	} {
