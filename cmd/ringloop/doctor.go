@@ -114,7 +114,7 @@ func (p place) writeText(w io.Writer) {
 	fmt.Fprintf(w, "architecture\t%s, %d CPUs\n", p.Arch, p.CPUs)
 	fmt.Fprintf(w, "container\t%s\n", or(p.Container, "none found"))
 	fmt.Fprintf(w, "seccomp\t%s\n", or(p.Seccomp, "unknown"))
-	fmt.Fprintf(w, "kernel.io_uring_disabled\t%s\n", or(p.IOUringDisabled, "not on this kernel"))
+	fmt.Fprintf(w, "kernel.io_uring_disabled\t%s\n", or(p.IOUringDisabled, "not found (Linux has it since 6.6)"))
 	fmt.Fprintf(w, "open files\t%s\n", p.OpenFiles)
 	fmt.Fprintf(w, "locked memory\t%s (bytes)\n", p.LockedMemory)
 }

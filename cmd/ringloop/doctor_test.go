@@ -105,6 +105,21 @@ func TestTheTextNamesEverythingInTheReport(t *testing.T) {
 	}
 }
 
+func TestTheTextDoesNotGuessWhatCannotBeRead(t *testing.T) {
+	r := examine(fstest.MapFS{}, nil, fakeTry(nil))
+	r.Kernel = "6.18.0"
+	var out bytes.Buffer
+	if err := r.writeText(&out); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{"container none found", "seccomp unknown", "kernel.io_uring_disabled not found (Linux has it since 6.6)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+}
+
 func TestTheJSONHoldsTheWholeReport(t *testing.T) {
 	r := examine(fstest.MapFS{}, nil, fakeTry(errors.New("refused by seccomp")))
 	var out bytes.Buffer

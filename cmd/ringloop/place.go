@@ -23,8 +23,8 @@ type place struct {
 	Container string `json:"container"`
 	// Seccomp is "off", "strict" or "filter", and empty if unknown.
 	Seccomp string `json:"seccomp"`
-	// IOUringDisabled is the sysctl kernel.io_uring_disabled, and empty on
-	// kernels without it, which is before 6.6.
+	// IOUringDisabled is the sysctl kernel.io_uring_disabled, and empty if it
+	// cannot be read or the kernel has none, which is before 6.6.
 	IOUringDisabled string `json:"ioUringDisabled"`
 	// OpenFiles and LockedMemory (in bytes) are the process's limits.
 	OpenFiles    limit `json:"openFiles"`
