@@ -19,13 +19,14 @@ type directory struct {
 }
 
 func openDirectory(name string) (*directory, error) {
-	root, err := os.OpenRoot(name)
+	// O_DIRECTORY refuses a FIFO; os.OpenRoot would wait for its writer.
+	dir, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := root.Open(".")
+	root, err := os.OpenRoot(name)
 	if err != nil {
-		return nil, errors.Join(err, root.Close())
+		return nil, errors.Join(err, dir.Close())
 	}
 	return &directory{root: root, dir: dir}, nil
 }

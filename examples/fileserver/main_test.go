@@ -513,11 +513,16 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 	if err := os.WriteFile(plain, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args   []string
 		status int
 		says   string
 	}{
+		{[]string{"-root", fifo}, 1, "fifo: not a directory"},
 		{[]string{"-root", "/does/not/exist"}, 1, "/does/not/exist"},
 		{[]string{"-root", plain}, 1, "plain"},
 		{[]string{"-addr", busy.Addr().String()}, 1, busy.Addr().String()},
