@@ -102,7 +102,7 @@ func (a Addr) Family() int {
 	return syscall.AF_INET6
 }
 
-// String formats the address as net does: "192.0.2.1:80", "[fe80::1%2]:80",
+// String formats the address as netip does: "192.0.2.1:80", "[fe80::1%2]:80",
 // "/run/a.sock", "@abstract".
 func (a Addr) String() string {
 	switch a.kind {
