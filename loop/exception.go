@@ -52,7 +52,7 @@ func (l *Loop) ExceptionHandler() ExceptionHandler { return l.handler }
 // context of the Task of c, else of its Future if that is a task, else of its
 // Handle, else in the current one (loop.call_exception_handler). If the handler
 // panics, the default handler is told of that, with c as the Context; a LoopExit
-// ends the run. It never panics. Loop's thread only.
+// ends the run, between two runs the next. It never panics. Loop's thread only.
 func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
 	if c == nil {
 		c = &ExceptionContext{}
