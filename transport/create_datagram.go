@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -302,10 +303,8 @@ func (o *DatagramOptions) literal(a Addr) ([]loop.AddrInfo, error) {
 // open makes a socket for a pair of addresses.
 func (o *DatagramOptions) open(co *loop.Coro, p *addrPair) (*datagramSocket, error) {
 	info := loop.AddrInfo{Family: p.family, Type: unix.SOCK_DGRAM, Proto: p.proto}
-	for _, a := range p.addr {
-		if a != nil {
-			info.Addr = *a // for the error
-		}
+	if first := cmp.Or(p.addr[0], p.addr[1]); first != nil {
+		info.Addr = *first // for the error
 	}
 	fd, err := newSocket(&info)
 	if err != nil {

@@ -299,11 +299,15 @@ func (o *ServerOptions) bind(info *loop.AddrInfo) (fd int, err error) {
 	return fd, nil
 }
 
-// newSocket makes a non-blocking stream socket for an address.
+// newSocket makes a non-blocking socket for an address, if info has one.
 func newSocket(info *loop.AddrInfo) (int, error) {
 	fd, err := unix.Socket(info.Family, info.Type|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, info.Proto)
 	if err != nil {
-		return -1, &sockapi.OpError{Op: "socket for", Addr: addrOf(&info.Addr), FD: -1, Err: err}
+		op := "socket"
+		if info.Addr.Len > 0 {
+			op = "socket for"
+		}
+		return -1, &sockapi.OpError{Op: op, Addr: addrOf(&info.Addr), FD: -1, Err: err}
 	}
 	return fd, nil
 }
