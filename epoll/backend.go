@@ -55,6 +55,7 @@ type Backend struct {
 	events   []unix.EpollEvent
 	noPwait2 atomic.Pointer[error] // why epoll_pwait2(2) is not used
 	skipped  int
+	polling  int // polls that are armed
 	lookout  linger.Lookout
 	suspects []*entry
 	quiet    int // turns since the suspects were last looked at
@@ -321,6 +322,9 @@ func (b *Backend) Cancel(op *backend.Op) {
 // abort takes a waiting op out of its list and completes it as cancelled.
 func (b *Backend) abort(e *entry, head **backend.Op, op *backend.Op) {
 	unlink(head, op)
+	if head == &e.polls {
+		b.polling--
+	}
 	if op.Code == backend.OpSend || op.Code == backend.OpSendMsg {
 		if n := progress(op); n > 0 {
 			b.finish(op, n, 0)

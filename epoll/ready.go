@@ -203,6 +203,7 @@ func (b *Backend) workPoll(e *entry, op *backend.Op) bool {
 		return true
 	}
 	unlink(&e.polls, op)
+	b.polling--
 	if e.idle() && e.bits&stream == 0 {
 		b.unpolled = append(b.unpolled, e)
 	}
@@ -226,6 +227,7 @@ func (b *Backend) armPoll(e *entry, op *backend.Op) {
 	}
 	op.State.Slot = b.turnNo
 	push(&e.polls, op)
+	b.polling++
 }
 
 func (b *Backend) submitWaitID(e *entry, op *backend.Op) {

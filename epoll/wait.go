@@ -14,7 +14,7 @@ import (
 
 const (
 	// maxSkips is how many turns with completions of their own may go by
-	// without a look at the descriptors.
+	// without a look at the descriptors, if nobody polls them.
 	maxSkips = 2
 	// proveAfter is how long nothing must happen before suspects are proven,
 	// and proveTurns after how many busy turns they are proven anyway.
@@ -36,7 +36,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 		b.dropPolls()
 	}
 	done := b.done.head != nil || b.batch.head != nil
-	if done && b.skipped < maxSkips {
+	if done && b.polling == 0 && b.skipped < maxSkips {
 		b.skipped++
 		b.wakeState.CompareAndSwap(woken, awake)
 	} else {

@@ -528,6 +528,23 @@ func TestWatchersOnAClosedLoop(t *testing.T) {
 	})
 }
 
+func TestAReaderInPlaceOfAnotherIsCalledInTheNextTurn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		addReader(t, l, a, func() { t.Error("the former reader was called") })
+		runOnce(t, l)
+		send(t, b, "x")
+		called := false
+		soon(t, l, func() { addReader(t, l, a, func() { called = true }) })
+		runOnce(t, l)
+		runOnce(t, l)
+		if !called {
+			t.Error("the reader was not called, though there is something to read")
+		}
+		removeReader(t, l, a)
+	})
+}
+
 func TestWatchersCanBeChangedBetweenRuns(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		a, b := socketPair(t)
