@@ -173,6 +173,7 @@ func (l *Loop) turn() error {
 	if l.exit == nil {
 		l.dispatch()
 	}
+	l.callLate()
 	l.runDue()
 	return nil
 }
@@ -182,10 +183,10 @@ func (l *Loop) turn() error {
 func (l *Loop) Turn() uint64 { return l.turnCount }
 
 // timeout returns how long the loop may sleep: not at all if something is to be
-// run, until the earliest timer, or for ever. Timers are due already if a
-// runtime.Goexit has cut the last turn short.
+// run, until the earliest timer, or for ever. Timers are due already, and writers
+// late, if a runtime.Goexit or a LoopExit has cut the last turn short.
 func (l *Loop) timeout() time.Duration {
-	if l.ready.n > 0 || l.stopping || l.posted.Load() || l.exit != nil || len(l.due) > 0 {
+	if l.ready.n > 0 || l.stopping || l.posted.Load() || l.exit != nil || len(l.due) > 0 || len(l.watches.late) > 0 {
 		return 0
 	}
 	if len(l.timers.entries) == 0 {

@@ -17,7 +17,8 @@ var ErrTransportFD = errors.New("file descriptor is used by a transport")
 // watchTable knows who watches and who owns descriptors.
 type watchTable struct {
 	fds    map[int]*watched
-	owners []any // by descriptor, nil for none
+	owners []any      // by descriptor, nil for none
+	late   []*watcher // ready writers that let a reader go first
 }
 
 // watched is a descriptor with at least one watcher.
@@ -65,7 +66,7 @@ type watcher struct {
 func (l *Loop) AddReader(fd int, fn func()) error { return l.addWatcher(fd, reading, fn) }
 
 // AddWriter is AddReader for writing: fn is called while fd can be written to,
-// was hung up or has an error (loop.add_writer).
+// was hung up or has an error, and behind a reader that fd has (loop.add_writer).
 func (l *Loop) AddWriter(fd int, fn func()) error { return l.addWatcher(fd, writing, fn) }
 
 // RemoveReader ends AddReader and reports whether fd had a reader
@@ -214,7 +215,7 @@ func (w *watcher) remove() {
 	}
 }
 
-// Complete calls the callback and polls again.
+// Complete calls the callback, or lists it to be called later in the turn.
 func (w *watcher) Complete(_ *backend.Op, r backend.Result) {
 	switch {
 	case w.fn == nil:
@@ -224,15 +225,33 @@ func (w *watcher) Complete(_ *backend.Op, r backend.Result) {
 		w.fn = nil
 	case r.Errno != 0:
 		w.fail(r.Errno)
+	case w.dir == writing && w.l.watches.fds[w.fd].watchers[reading] != nil:
+		w.l.watches.late = append(w.l.watches.late, w)
 	default:
-		// Deferred, because a runtime.Goexit in the callback ends this call too.
-		defer w.rearm()
 		w.call()
 	}
 }
 
-// call calls the callback.
+// callLate calls the writers of descriptors that have a reader too: it comes
+// first, whichever of the two the backend has told first. After a LoopExit those
+// that are left wait for the next run.
+func (l *Loop) callLate() {
+	for i, w := range l.watches.late {
+		if l.exit != nil {
+			return
+		}
+		l.watches.late[i] = nil
+		if w != nil && w.fn != nil {
+			w.call()
+		}
+	}
+	l.watches.late = l.watches.late[:0]
+}
+
+// call calls the callback and polls again.
 func (w *watcher) call() {
+	// Deferred, because a runtime.Goexit in the callback ends this call too.
+	defer w.rearm()
 	w.l.call(Handle{debug: w.origin}, w.fn, scope{ctx: w.ctx})
 }
 

@@ -508,6 +508,63 @@ func TestAHangUpWakesReaderAndWriter(t *testing.T) {
 	})
 }
 
+func TestTheReaderOfADescriptorIsCalledBeforeItsWriter(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for _, readerFirst := range []bool{true, false} {
+			a, b := socketPair(t)
+			send(t, b, "x")
+			var order []string
+			reader, writer := func() { order = append(order, "reader") }, func() { order = append(order, "writer") }
+			if readerFirst {
+				addReader(t, l, a, reader)
+				addWriter(t, l, a, writer)
+			} else {
+				addWriter(t, l, a, writer)
+				addReader(t, l, a, reader)
+			}
+			for range 3 {
+				runOnce(t, l)
+			}
+			if want := []string{"reader", "writer", "reader", "writer", "reader", "writer"}; !slices.Equal(order, want) {
+				t.Errorf("reader added first: %v: the order is %v", readerFirst, order)
+			}
+			removeReader(t, l, a)
+			removeWriter(t, l, a)
+		}
+	})
+}
+
+func TestAReaderKeepsTheWriterOfItsDescriptorFromBeingCalled(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		addWriter(t, l, a, func() { t.Error("the writer was called, which the reader had removed") })
+		addReader(t, l, a, func() {
+			removeWriter(t, l, a)
+			removeReader(t, l, a)
+		})
+		for range 3 {
+			runOnce(t, l)
+		}
+	})
+}
+
+func TestAWriterThatALoopExitHasHeldUpIsCalledInTheNextRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		send(t, b, "x")
+		addWriter(t, l, a, l.Stop)
+		addReader(t, l, a, func() {
+			removeReader(t, l, a)
+			panic(LoopExit{})
+		})
+		if err := l.RunForever(); err != nil {
+			t.Fatal(err)
+		}
+		runLoop(t, l)
+	})
+}
+
 func TestWatchersOnAClosedLoop(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		a, b := socketPair(t)
