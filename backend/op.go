@@ -62,10 +62,11 @@ const (
 	OpWrite
 	// OpPoll waits until one of the events in Arg (POLLIN, POLLOUT, POLLRDHUP,
 	// ...) is ready on FD, or POLLERR or POLLHUP (poll(2)), and reports only
-	// those, also if others are ready. It fails with EPERM for files that cannot
-	// be polled, regular files and directories, as epoll_ctl(2) does. With
-	// Multishot it completes at least once for every new readiness
-	// (edge-triggered).
+	// those, also if others are ready. Readiness that is over when Wait returns
+	// does not count. It fails with EPERM for files that cannot be polled,
+	// regular files and directories, as epoll_ctl(2) does. With Multishot it
+	// completes at least once for every new readiness (edge-triggered), also if
+	// that is over.
 	OpPoll
 	// OpSendfile sends up to Len bytes of the file FD2 from its offset Off to
 	// the socket FD (sendfile(2)). It completes as soon as some bytes were sent,

@@ -585,6 +585,29 @@ func TestWatchersOnAClosedLoop(t *testing.T) {
 	})
 }
 
+func TestAReaderIsNotCalledForWhatWasReadBeforeTheTurn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		a, b := socketPair(t)
+		calls := 0
+		addReader(t, l, a, func() { calls++ })
+		runOnce(t, l)
+		pass := func() {
+			send(t, b, "x")
+			receive(t, a)
+		}
+		pass() // between runs
+		runOnce(t, l)
+		soon(t, l, pass)
+		for range 3 {
+			runOnce(t, l)
+		}
+		if calls != 0 {
+			t.Errorf("the reader was called %d times, with nothing to read", calls)
+		}
+		removeReader(t, l, a)
+	})
+}
+
 func TestAReaderInPlaceOfAnotherIsCalledInTheNextTurn(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		a, b := socketPair(t)

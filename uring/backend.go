@@ -43,6 +43,7 @@ type Backend struct {
 	cqEnd   uint32
 	halted  bool // a receiver has asked the running Dispatch to return
 	bulks   int  // how many receives in bulk there were since the last Wait
+	polls   int  // how many operations are polls; see stale.go
 
 	closable []uint32 // slots of OpClose that nothing holds back any more
 	closing  []uint32 // those whose entry is written but not yet taken
@@ -172,6 +173,9 @@ func (b *Backend) Submit(op *backend.Op) error {
 	op.State.Mark &^= markQueued | markLeaving
 	idx := b.slots.take(op)
 	b.pin(b.slots.at(idx))
+	if isPoll(op) {
+		b.polls++
+	}
 	switch {
 	case op.Code == backend.OpNop:
 		b.start(idx)
@@ -324,6 +328,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	}
 	b.doneEnd, b.cqEnd = len(b.done), atomic.LoadUint32(b.ring.cqTail)
 	b.newestFirst()
+	b.findStale()
 	return nil
 }
 

@@ -70,6 +70,9 @@ func (b *Backend) polled(idx uint32, res int32, flags uint32) {
 		}
 	case got == 0 && s.cancelled && !more:
 		b.finish(idx, failure(syscall.ECANCELED))
+	case s.stale:
+		s.stale = false
+		b.rearm(idx)
 	case got == 0 && !more:
 		b.prepEdge(idx)
 	case got == 0:
@@ -339,6 +342,9 @@ func (b *Backend) finish(idx uint32, r backend.Result) {
 	}
 	if op.Code == backend.OpClose {
 		b.closed(idx)
+	}
+	if isPoll(op) {
+		b.polls--
 	}
 	b.unlink(idx)
 	b.slots.release(idx)

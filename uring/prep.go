@@ -46,8 +46,7 @@ func (b *Backend) start(idx uint32) {
 // ready: because that is all it does, or because it is done with a plain system
 // call then, for want of a better way or in order to take nothing before.
 func (b *Backend) readyFirst(op *backend.Op) bool {
-	return op.Code == backend.OpPoll && op.Flags&backend.Multishot == 0 ||
-		op.Flags&backend.AtDelivery != 0 || b.bulk(op)
+	return isPoll(op) || op.Flags&backend.AtDelivery != 0 || b.bulk(op)
 }
 
 // prep writes the submission queue entry of a slot's operation.

@@ -10,6 +10,7 @@ func pollTests() []test {
 	return slices.Concat(over("poll", only(streams, "tcp4", "socketpair", "blocking tcp4"), []pairTest{
 		{"readiness that already existed is seen", pollThere},
 		{"readiness that comes later is seen", pollLater},
+		{"readiness that somebody has used up before the turn is none", pollStale},
 		{"only the events that were asked for complete", pollEvents},
 		{"the half-close of the peer is POLLRDHUP", pollHalfClosed},
 		{"the close of the peer is POLLHUP without asking", pollClosed},
@@ -62,6 +63,20 @@ func pollLater(d *driver, a, b int) {
 		d.wantEvents(poll, unix.POLLIN, unix.POLLOUT)
 		d.take(a, 1)
 	}
+}
+
+func pollStale(d *driver, a, b int) {
+	in, rdhup := d.submit(d.poll(a, unix.POLLIN)), d.submit(d.poll(a, unix.POLLIN|unix.POLLRDHUP))
+	d.pending(in, rdhup)
+	for range 3 {
+		d.feed(b, []byte("x"))
+		d.take(a, 1)
+		d.pending(in, rdhup)
+	}
+	d.cancel(in)
+	d.wantErr(in, unix.ECANCELED)
+	d.feed(b, []byte("x"))
+	d.wantEvents(rdhup, unix.POLLIN, unix.POLLRDHUP)
 }
 
 func pollEvents(d *driver, a, b int) {
