@@ -169,12 +169,20 @@ func fcntl(fd int32, cmd int) (int, syscall.Errno) {
 }
 
 // pollNow reports whether fd has events, or an error that a call would return.
-func pollNow(fd int32, events int16) bool {
+func pollNow(fd int32, events int16) bool { return eventsNow(fd, events) != 0 }
+
+// eventsNow returns which of events fd has, and errors; all of them if nobody
+// knows.
+func eventsNow(fd int32, events int16) int16 {
 	for {
 		p := [1]unix.PollFd{{Fd: fd, Events: events}}
-		n, err := unix.Poll(p[:], 0)
-		if err != syscall.EINTR {
-			return n != 0
+		_, err := unix.Poll(p[:], 0)
+		switch err {
+		case nil:
+			return p[0].Revents
+		case syscall.EINTR:
+		default:
+			return events
 		}
 	}
 }

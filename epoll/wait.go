@@ -35,6 +35,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	if len(b.unpolled) > 0 {
 		b.dropPolls()
 	}
+	b.dropStale()
 	done := b.done.head != nil || b.batch.head != nil
 	if done && b.polling == 0 && b.skipped < maxSkips {
 		b.skipped++
@@ -51,6 +52,35 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	b.batch.append(&b.done)
 	b.beginTurn()
 	return nil
+}
+
+// dropStale looks again at what an earlier Wait has noted for polls and no
+// Dispatch has told them, as between two runs of a loop: the data may have been
+// read since.
+func (b *Backend) dropStale() {
+	if b.cur != nil {
+		b.cur.stillReady()
+	}
+	for _, e := range b.turn[b.at:] {
+		e.stillReady()
+	}
+}
+
+// stillReady keeps only those of the noted events that are still there. A
+// multishot is to be told of all.
+func (e *entry) stillReady() {
+	if e.polls == nil || e.revents == 0 {
+		return
+	}
+	for op := e.polls; ; {
+		if op.Flags&backend.Multishot != 0 {
+			return
+		}
+		if op = op.State.Next; op == e.polls {
+			break
+		}
+	}
+	e.revents &= uint16(eventsNow(e.fd, int16(e.revents)))
 }
 
 // collect waits for events and notes them. If there are suspects and nothing

@@ -601,6 +601,12 @@ func TestAReaderIsNotCalledForWhatWasReadBeforeTheTurn(t *testing.T) {
 		for range 3 {
 			runOnce(t, l)
 		}
+		soon(t, l, func() { send(t, b, "x") }) // found when the run ends
+		runOnce(t, l)
+		receive(t, a)
+		for range 3 {
+			runOnce(t, l)
+		}
 		if calls != 0 {
 			t.Errorf("the reader was called %d times, with nothing to read", calls)
 		}

@@ -68,8 +68,11 @@ func pollLater(d *driver, a, b int) {
 func pollStale(d *driver, a, b int) {
 	in, rdhup := d.submit(d.poll(a, unix.POLLIN)), d.submit(d.poll(a, unix.POLLIN|unix.POLLRDHUP))
 	d.pending(in, rdhup)
-	for range 3 {
+	for i := range 4 {
 		d.feed(b, []byte("x"))
+		if i%2 == 1 {
+			d.wait(0) // as at the end of a run, without a Dispatch
+		}
 		d.take(a, 1)
 		d.pending(in, rdhup)
 	}
