@@ -3,8 +3,6 @@ package uring
 import (
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
@@ -61,17 +59,13 @@ func (b *Backend) learn(idx uint32, n int) {
 
 // startBulk waits until the descriptor of a recv is readable, unless it cannot be
 // received from: a poll would not tell, for a listener is readable when somebody
-// connects. Receiving nothing does, and leaves the buffer alone, which a receiver
-// may have on loan just now.
+// connects.
 func (b *Backend) startBulk(idx uint32) {
-	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(b.slots.at(idx).op.FD),
-		0, 0, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-	switch errno {
-	case 0, syscall.EAGAIN, syscall.EINTR:
-		b.prepReady(idx)
-	default:
+	if errno := takeError(b.slots.at(idx).op.FD); errno != 0 {
 		b.later(idx, -int32(errno))
+		return
 	}
+	b.prepReady(idx)
 }
 
 // recvBulk receives with recv(2) for an operation whose descriptor is readable.

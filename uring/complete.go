@@ -60,8 +60,8 @@ func (b *Backend) polled(idx uint32, res int32, flags uint32) {
 	s := b.slots.at(idx)
 	more := flags&cqeMore != 0
 	got := wanted(s.op, res)
-	if s.erred && got == unix.POLLERR {
-		got = 0
+	if s.erred && s.stage == stageEdge && got == unix.POLLERR {
+		got = nextError(s.op.FD)
 	}
 	switch {
 	case s.stage == stageFound:
@@ -91,6 +91,16 @@ func wanted(op *backend.Op, res int32) int32 {
 		return res
 	}
 	return res & int32(events(op)|unix.POLLERR|unix.POLLHUP|unix.POLLNVAL)
+}
+
+// nextError looks for an error of a socket behind a POLLERR, after one that was
+// none. It returns 0 if this is none either.
+func nextError(fd int32) int32 {
+	errno := takeError(fd)
+	if errno == syscall.ENOTSOCK {
+		return 0
+	}
+	return -int32(errno)
 }
 
 // ready goes on with an operation that waited for its descriptor.

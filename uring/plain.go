@@ -177,3 +177,15 @@ func pollableFile(fd int32) syscall.Errno {
 	}
 	return 0
 }
+
+// takeError returns why nothing can be received from a socket, 0 if only time
+// will tell. It receives nothing, and leaves the buffer alone, which a receiver may
+// have on loan just now.
+func takeError(fd int32) syscall.Errno {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	switch errno {
+	case syscall.EAGAIN, syscall.EINTR:
+		return 0
+	}
+	return errno
+}

@@ -29,6 +29,7 @@ func packetTests() []test {
 	}
 	return append(all, single("packet at delivery", []test{
 		{name: "errors are told", fn: packetErrors},
+		{name: "an error is told after one that somebody else has taken", fn: packetErrorStolen},
 		{name: "the end of a seqpacket is told", fn: packetEnd},
 		{name: "a close ends the wait", fn: packetClosed},
 	})...)
@@ -161,11 +162,33 @@ func packetErrors(d *driver) {
 	for _, o := range d.atDelivery(listener, 10) { // which nothing ever arrives at
 		d.wantErr(d.submit(o), unix.ENOTCONN)
 	}
+	udp := d.refused()
+	for _, o := range d.atDelivery(udp, 10) {
+		d.pending(d.submit(o))
+		d.feed(udp, []byte("x"))
+		d.wantErr(o, unix.ECONNREFUSED)
+	}
+}
+
+// refused returns a UDP socket whose peer's port is closed.
+func (d *driver) refused() int {
+	d.t.Helper()
 	udp, closed := d.bound(inet4, unix.SOCK_DGRAM), d.bound(inet4, unix.SOCK_DGRAM)
 	d.ok(unix.Connect(udp, d.name(closed)), "connect")
 	d.closeFD(closed)
+	return udp
+}
+
+func packetErrorStolen(d *driver) {
+	udp := d.refused()
 	for _, o := range d.atDelivery(udp, 10) {
 		d.pending(d.submit(o))
+		d.feed(udp, []byte("x"))
+		d.wait(safety)
+		if errno, err := unix.GetsockoptInt(udp, unix.SOL_SOCKET, unix.SO_ERROR); errno != int(unix.ECONNREFUSED) {
+			d.t.Fatalf("took the error %d, %v", errno, err)
+		}
+		d.pending(o)
 		d.feed(udp, []byte("x"))
 		d.wantErr(o, unix.ECONNREFUSED)
 	}
