@@ -252,13 +252,17 @@ func (b *Backend) sentPart(idx uint32, n int) bool {
 }
 
 // lookAgain lets output that waits on a descriptor find that it was shut down: a
-// poll does not tell of a unix socket that is full.
+// poll does not tell of a unix socket that is full. The kernel may have found it
+// full before, and say so only now.
 func (b *Backend) lookAgain(fd int32) {
 	op := b.fds.at(fd).out.head
 	if op == nil || op.State.Phase != backend.Armed {
 		return
 	}
-	if s := b.slots.at(op.State.Slot); s.stage == stagePoll || s.stage == stageEdge {
+	switch s := b.slots.at(op.State.Slot); s.stage {
+	case stageOp:
+		s.again = true
+	case stagePoll, stageEdge:
 		s.stage, op.State.Res = stageFound, unix.POLLOUT
 		b.prepCancel(op.State.Slot)
 	}

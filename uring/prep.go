@@ -128,11 +128,15 @@ func (b *Backend) prepRecv(e *sqe, op *backend.Op) {
 // was called ready for an error that then was none, one in the queue that
 // MSG_ERRQUEUE reads, would be so at once, and for ever.
 func (b *Backend) prepReady(idx uint32) {
-	if b.slots.at(idx).erred {
+	switch s := b.slots.at(idx); {
+	case s.again:
+		s.again = false
+		b.prep(idx)
+	case s.erred:
 		b.prepEdge(idx)
-		return
+	default:
+		b.prepPoll(idx, stagePoll, 0)
 	}
-	b.prepPoll(idx, stagePoll, 0)
 }
 
 // prepEdge asks for new readiness only, again and again. See polled.

@@ -42,6 +42,7 @@ type slot struct {
 	onFD       bool  // is in the descriptor's lists
 	cancelled  bool  // was asked to end, by Cancel or by OpClose
 	shut       bool  // an accept on a listener that was shut down
+	again      bool  // an output that is tried again before it waits, for a shutdown came between
 	erred      bool  // the last poll found an error and nothing else
 	stale      bool  // what the last poll found is not so any more
 	dropped    uint8 // how often in a row the kernel has ended it though nobody asked
