@@ -115,11 +115,12 @@ func (e *entry) listOf(op *backend.Op) **backend.Op {
 }
 
 // forget makes e what it is for a number that was just opened. Operations that
-// wait stay. The generation lets events of the old descriptor be dropped.
+// wait stay, and with them the mode that learnMode found for them. The generation
+// lets events of the old descriptor be dropped.
 func (e *entry) forget() {
 	e.gen++
 	e.mask, e.revents, e.kind = 0, 0, kindUnknown
-	e.bits = e.bits&^(hungUp|stream|blocking|regular|listens|closing) | unknown
+	e.bits = e.bits&^(hungUp|stream|listens|closing) | unknown
 }
 
 // register tells epoll which events to report, edge-triggered, and lets it

@@ -383,6 +383,25 @@ func TestReusedNumberIsNoticedInABusyLoop(t *testing.T) {
 	}
 }
 
+func TestReusedNumberOfABlockingDescriptorDoesNotBlockTheThread(t *testing.T) {
+	f := newFixture(t, nil)
+	a, b := pair(t, unix.AF_UNIX, unix.SOCK_STREAM)
+	o := f.submit(recvOp(a, make([]byte, 10)))
+	write1(t, b, []byte("old"))
+	f.end(o)
+	peer := reuse(t, a, unix.AF_UNIX, unix.SOCK_STREAM)
+	closeLater(t, a, b, peer)
+	if err := unix.SetNonblock(a, false); err != nil {
+		t.Fatal(err)
+	}
+	o = f.submit(&recorder{Op: backend.Op{Code: backend.OpRead, FD: int32(a), Off: -1, Buf: make([]byte, 10)}})
+	f.turn(patience) // notices it, and tries the read
+	write1(t, peer, []byte("new"))
+	if r := f.end(o); r.N != 3 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestReusedNumberIsNoticedByAPoll(t *testing.T) {
 	f := newFixture(t, nil)
 	a, b := pair(t, unix.AF_UNIX, unix.SOCK_STREAM)
