@@ -1,7 +1,6 @@
 package epoll
 
 import (
-	"math"
 	"syscall"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -73,11 +72,11 @@ func (q *queue) append(other *queue) {
 
 // The outcome of a completed operation and the progress of a waiting one are
 // kept in State.Slot and State.Res together: 31 bits in Res, the rest in Slot.
-// A negative Res is an error number, and Slot all that was sent before it.
+// A negative Res is an error number.
 
 func keep(op *backend.Op, n int, errno syscall.Errno) {
 	if errno != 0 {
-		op.State.Res, op.State.Slot = -int32(errno), uint32(min(n, math.MaxUint32))
+		op.State.Res = -int32(errno)
 		return
 	}
 	op.State.Res, op.State.Slot = int32(n&0x7fffffff), uint32(n>>31)
@@ -99,9 +98,6 @@ func (b *Backend) deliverDone() {
 	var r backend.Result
 	if op.State.Res < 0 {
 		r.Errno = syscall.Errno(-op.State.Res)
-		if op.Flags&backend.WaitAll != 0 {
-			r.N = int(op.State.Slot)
-		}
 	} else {
 		r.N = progress(op)
 	}
