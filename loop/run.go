@@ -183,8 +183,8 @@ func (l *Loop) turn() error {
 func (l *Loop) Turn() uint64 { return l.turnCount }
 
 // timeout returns how long the loop may sleep: not at all if something is to be
-// run, until the earliest timer, or for ever. Timers are due already, and writers
-// late, if a runtime.Goexit or a LoopExit has cut the last turn short.
+// run, until the earliest timer, or for ever. Timers that are due already, and
+// writers that are late, are what a turn has left that was cut short.
 func (l *Loop) timeout() time.Duration {
 	if l.ready.n > 0 || l.stopping || l.posted.Load() || l.exit != nil || len(l.due) > 0 || len(l.watches.late) > 0 {
 		return 0
