@@ -64,15 +64,15 @@ func (b *Backend) polled(idx uint32, res int32, flags uint32) {
 		got = nextError(s.op.FD)
 	}
 	switch {
+	case s.stale && !more:
+		s.stale = false
+		b.rearm(idx)
 	case s.stage == stageFound:
 		if !more {
 			b.ready(idx, s.op.State.Res)
 		}
 	case got == 0 && s.cancelled && !more:
 		b.finish(idx, failure(syscall.ECANCELED))
-	case s.stale:
-		s.stale = false
-		b.rearm(idx)
 	case got == 0 && !more:
 		b.prepEdge(idx)
 	case got == 0:

@@ -29,10 +29,18 @@ func (b *Backend) findStale() {
 			continue
 		}
 		s := b.slots.at(idx)
-		if s.stage == stagePoll && isPoll(s.op) && !s.cancelled && wanted(s.op, c.Result()) > 0 {
+		if isPoll(s.op) && !s.cancelled && c.Flags()&cqeMore == 0 && found(s, c.Result()) > 0 {
 			s.stale = !readyNow(s.op)
 		}
 	}
+}
+
+// found returns what a poll that has ended with res is to tell.
+func found(s *slot, res int32) int32 {
+	if s.stage == stageFound {
+		return s.op.State.Res
+	}
+	return wanted(s.op, res)
 }
 
 // readyNow reports whether a poll would complete at once.

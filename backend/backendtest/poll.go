@@ -11,6 +11,7 @@ func pollTests() []test {
 		{"readiness that already existed is seen", pollThere},
 		{"readiness that comes later is seen", pollLater},
 		{"readiness that somebody has used up before the turn is none", pollStale},
+		{"so is room behind the half-close of the peer", pollStaleRoom},
 		{"only the events that were asked for complete", pollEvents},
 		{"the half-close of the peer is POLLRDHUP", pollHalfClosed},
 		{"the close of the peer is POLLHUP without asking", pollClosed},
@@ -80,6 +81,18 @@ func pollStale(d *driver, a, b int) {
 	d.wantErr(in, unix.ECANCELED)
 	d.feed(b, []byte("x"))
 	d.wantEvents(rdhup, unix.POLLIN, unix.POLLRDHUP)
+}
+
+func pollStaleRoom(d *driver, a, b int) {
+	d.ok(unix.Shutdown(b, unix.SHUT_WR), "shutdown")
+	n := d.fill(a)
+	out := d.submit(d.poll(a, unix.POLLOUT))
+	d.pending(out)
+	d.take(b, n)
+	n = d.fill(a)
+	d.pending(out)
+	d.take(b, n)
+	d.wantEvents(out, unix.POLLOUT, unix.POLLERR)
 }
 
 func pollEvents(d *driver, a, b int) {
