@@ -458,7 +458,11 @@ func (b *Backend) abandon() error {
 	b.waker.close()
 	err := b.ring.close()
 	for i := range b.slots.n {
-		if op := b.slots.at(i).op; op != nil && op.Code == backend.OpClose && b.fds.at(op.FD).closing == i {
+		op := b.slots.at(i).op
+		if op == nil || op.Code != backend.OpClose || op.State.Phase != backend.Armed { // Done: of what was not open
+			continue
+		}
+		if b.fds.at(op.FD).closing == i {
 			_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(op.FD), 0, 0)
 			b.finish(i, failure(errno))
 		}

@@ -31,11 +31,12 @@ func TestCloseLetsGoOfEverythingThoughTheKernelRefusesToBeEntered(t *testing.T) 
 	}
 	received := newOp(backend.Op{Code: backend.OpRecv, FD: int32(fds[0]), Buf: make([]byte, 8)})
 	closed := newOp(backend.Op{Code: backend.OpClose, FD: int32(dup)})
+	never := newOp(backend.Op{Code: backend.OpClose, FD: 1 << 20}) // no such descriptor
 	submit(t, b, received)
 	if err := b.Wait(0); err != nil {
 		t.Fatal(err)
 	}
-	submit(t, b, closed)
+	submit(t, b, closed, never)
 	ring, waker := b.ring.fd, b.waker.fd
 	b.ring.enterFD = -1 // refused, as by a seccomp filter that was installed meanwhile
 	if err := b.Close(); !errors.Is(err, syscall.EBADF) {
