@@ -64,13 +64,11 @@ func (b *Backend) polled(idx uint32, res int32, flags uint32) {
 		got = nextError(s.op.FD)
 	}
 	switch {
-	case s.stale && !more:
-		s.stale = false
+	case s.stage == stageFound && more:
+	case s.stage == stageFound && s.op.State.Res == 0: // see findStale
 		b.rearm(idx)
 	case s.stage == stageFound:
-		if !more {
-			b.ready(idx, s.op.State.Res)
-		}
+		b.ready(idx, s.op.State.Res)
 	case got == 0 && s.cancelled && !more:
 		b.finish(idx, failure(syscall.ECANCELED))
 	case got == 0 && !more:

@@ -23,7 +23,7 @@ const (
 	stageOp    stage = iota // the operation itself
 	stagePoll               // waiting until the descriptor is ready for it
 	stageEdge               // the same, told of new readiness only
-	stageFound              // ready or failed, waiting for the end of the poll
+	stageFound              // ready or failed; the poll ends, or has ended
 )
 
 // slot holds everything about an operation in flight that is not in its Op.
@@ -44,7 +44,6 @@ type slot struct {
 	shut       bool  // an accept on a listener that was shut down
 	again      bool  // an output that is tried again before it waits, for a shutdown came between
 	erred      bool  // the last poll found an error and nothing else
-	stale      bool  // what the last poll found is not so any more
 	dropped    uint8 // how often in a row the kernel has ended it though nobody asked
 }
 

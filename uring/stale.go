@@ -16,8 +16,8 @@ func isPoll(op *backend.Op) bool {
 	return op.Code == backend.OpPoll && op.Flags&backend.Multishot == 0
 }
 
-// findStale marks the polls that the Wait has found and that are not ready any
-// more: polled begins them anew.
+// findStale notes what is ready now for the polls that the Wait has found: polled
+// begins those anew for which nothing is.
 func (b *Backend) findStale() {
 	if b.polls == 0 {
 		return
@@ -25,27 +25,21 @@ func (b *Backend) findStale() {
 	for i := b.ring.head; i != b.cqEnd; i++ {
 		c := b.ring.at(i)
 		idx := b.slots.find(c.UserData())
-		if c.UserData()>>56 != kindOp || idx == 0 {
+		if c.UserData()>>56 != kindOp || idx == 0 || c.Flags()&cqeMore != 0 {
 			continue
 		}
 		s := b.slots.at(idx)
-		if isPoll(s.op) && !s.cancelled && c.Flags()&cqeMore == 0 && found(s, c.Result()) > 0 {
-			s.stale = !readyNow(s.op)
+		if isPoll(s.op) && !s.cancelled && (s.stage == stageFound || wanted(s.op, c.Result()) > 0) {
+			s.stage, s.op.State.Res = stageFound, readyNow(s.op)
 		}
 	}
 }
 
-// found returns what a poll that has ended with res is to tell.
-func found(s *slot, res int32) int32 {
-	if s.stage == stageFound {
-		return s.op.State.Res
-	}
-	return wanted(s.op, res)
-}
-
-// readyNow reports whether a poll would complete at once.
-func readyNow(op *backend.Op) bool {
+// readyNow returns with what a poll would complete at once, 0 if it would wait.
+func readyNow(op *backend.Op) int32 {
 	p := [1]unix.PollFd{{Fd: op.FD, Events: int16(op.Arg)}}
-	n, err := unix.Poll(p[:], 0)
-	return n != 0 || err != nil
+	if _, err := unix.Poll(p[:], 0); err != nil {
+		return int32(op.Arg) // nobody knows
+	}
+	return int32(p[0].Revents)
 }

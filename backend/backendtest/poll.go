@@ -12,6 +12,7 @@ func pollTests() []test {
 		{"readiness that comes later is seen", pollLater},
 		{"readiness that somebody has used up before the turn is none", pollStale},
 		{"so is room behind the half-close of the peer", pollStaleRoom},
+		{"an event that is over is not told together with one that is not", pollStaleEvent},
 		{"only the events that were asked for complete", pollEvents},
 		{"the half-close of the peer is POLLRDHUP", pollHalfClosed},
 		{"the close of the peer is POLLHUP without asking", pollClosed},
@@ -93,6 +94,16 @@ func pollStaleRoom(d *driver, a, b int) {
 	d.pending(out)
 	d.take(b, n)
 	d.wantEvents(out, unix.POLLOUT, unix.POLLERR)
+}
+
+func pollStaleEvent(d *driver, a, b int) {
+	n := d.fill(a)
+	both := d.submit(d.poll(a, unix.POLLIN|unix.POLLOUT))
+	d.pending(both)
+	d.take(b, n)
+	d.fill(a)
+	d.feed(b, []byte("x"))
+	d.wantEvents(both, unix.POLLIN, unix.POLLOUT)
 }
 
 func pollEvents(d *driver, a, b int) {
