@@ -162,7 +162,7 @@ func pathOf(env []string) string {
 // executable reports why file, which is relative to dir, cannot be executed.
 func executable(file, dir string) error {
 	if !path.IsAbs(file) && dir != "" {
-		file = path.Join(dir, file)
+		file = dir + "/" + file // path.Join would not see where a symbolic link before ".." leads
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(file, &st); err != nil {

@@ -713,13 +713,15 @@ func TestAProgramIsSearchedInThePathOfTheChildsEnvironment(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink("/bin/sh", filepath.Join(dir, "bin", "own-shell")); err != nil {
-			t.Fatal(err)
-		}
+		link := filepath.Join(t.TempDir(), "link")
+		check(t, os.Symlink("/bin/sh", filepath.Join(dir, "bin", "own-shell")))
+		check(t, os.Symlink(filepath.Join(dir, "bin"), link))
 		for _, o := range []SubprocessOptions{
 			{Env: []string{"PATH=/nowhere:" + dir + "/bin/"}},
 			{Env: []string{"PATH=bin"}, Cwd: dir},
 			{Env: []string{"PATH="}, Cwd: filepath.Join(dir, "bin")},
+			{Env: []string{"PATH=../bin"}, Cwd: link},
+			{Env: []string{"PATH=bin"}, Cwd: link + "/.."},
 		} {
 			p := &processDiary{}
 			_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "own-shell", []string{"-c", "echo $0"}, &o)
