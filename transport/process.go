@@ -188,11 +188,14 @@ func (p *Process) orphaned() {
 // and closes the pidfd. It may block for as long as the process takes to die. One
 // that must not be killed, such as another user's, is reaped when it ends.
 func killAndReap(pid, pidfd int) {
-	if err := sendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+	switch sendSignal(pidfd, unix.SIGKILL, nil, 0) {
+	case nil:
+		reapFD(pid, pidfd)
+	case unix.ESRCH: // it was reaped, and its number may be another child's by now
+		_ = unix.Close(pidfd)
+	default:
 		go reapFD(pid, pidfd)
-		return
 	}
-	reapFD(pid, pidfd)
 }
 
 func reapFD(pid, pidfd int) {

@@ -917,6 +917,29 @@ func TestAChildIsWaitedForWhereWaitidIsForbidden(t *testing.T) {
 	})
 }
 
+// The loop's Close may come long after another goroutine has reaped the child.
+func TestWhoHasTheNumberOfAChildThatWasReapedIsLeftAlone(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		forbid.Calls(t, unix.EPERM, unix.SYS_WAITID)
+		exit := func(status string) (pid, pidfd int) {
+			s := &spawnSpec{program: "sh", argv: []string{"sh", "-c", "exit " + status}, env: os.Environ()}
+			pid, pidfd, err := s.start()
+			check(t, err)
+			return pid, pidfd
+		}
+		first, pidfd := exit("0")
+		if _, err := waitPID(first); err != nil {
+			t.Fatal(err)
+		}
+		second, own := exit("7")
+		defer unix.Close(own)
+		killAndReap(second, pidfd)
+		if code, err := waitPID(second); code != 7 || err != nil {
+			t.Errorf("the other child: return code %d, %v", code, err)
+		}
+	})
+}
+
 func TestAClosedFileCannotBeInherited(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		r, _ := osPipe(t)
