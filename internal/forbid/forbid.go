@@ -19,7 +19,7 @@ import (
 const aloneEnv = "RINGLOOP_TEST_ALONE"
 
 // Alone runs the rest of a test or subtest in a process of its own, for what
-// cannot be undone.
+// cannot be undone. If it is skipped there, it is here.
 func Alone(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	if IsAlone() {
@@ -27,10 +27,13 @@ func Alone(t *testing.T, test func(t *testing.T)) {
 		return
 	}
 	only := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
-	cmd := exec.Command("/proc/self/exe", "-test.run="+only, "-test.timeout=2m")
+	cmd := exec.Command("/proc/self/exe", "-test.run="+only, "-test.timeout=2m", "-test.v")
 	cmd.Env = append(os.Environ(), aloneEnv+"=1", "GORACE=atexit_sleep_ms=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	switch out, err := cmd.CombinedOutput(); {
+	case err != nil:
 		t.Errorf("%v\n%s", err, out)
+	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" ("):
+		t.Skipf("skipped in a process of its own:\n%s", out)
 	}
 }
 

@@ -20,3 +20,20 @@ func TestOnlyTheGivenCallsAreRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsSkippedAloneIsSkipped(t *testing.T) {
+	for _, skips := range []bool{true, false} {
+		var sub *testing.T
+		t.Run("sub", func(t *testing.T) {
+			sub = t
+			Alone(t, func(t *testing.T) {
+				if skips {
+					t.Skip("for a test")
+				}
+			})
+		})
+		if sub != nil && sub.Skipped() != skips {
+			t.Errorf("skipped: %v, want %v", sub.Skipped(), skips)
+		}
+	}
+}
