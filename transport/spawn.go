@@ -55,9 +55,12 @@ func (s *spawnSpec) start() (pid, pidfd int, err error) {
 // is not ENOENT, and file the one that it is about.
 func forkExec(files, argv []string, attr *syscall.ProcAttr) (pid int, file string, err error) {
 	for _, f := range files {
-		pid, execErr := syscall.ForkExec(f, argv, attr)
-		if execErr == nil {
+		pid, execErr := forkExecFile(f, argv, attr)
+		switch execErr {
+		case nil:
 			return pid, f, nil
+		case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE:
+			return 0, f, execErr // it says nothing of the file, and may be over for the next
 		}
 		if err == nil || err == syscall.ENOENT && execErr != syscall.ENOENT {
 			file, err = f, execErr
@@ -65,6 +68,9 @@ func forkExec(files, argv []string, attr *syscall.ProcAttr) (pid int, file strin
 	}
 	return 0, file, err
 }
+
+// forkExecFile is replaced by tests.
+var forkExecFile = syscall.ForkExec
 
 // explain names the file that an error of fork or exec is about, or else what of
 // the options may be the cause: the kernel does not tell in which step it failed.

@@ -765,6 +765,32 @@ func TestAProgramThatCannotBeExecutedDoesNotHideOneBehindItInPath(t *testing.T) 
 	})
 }
 
+func TestWantOfMemoryOrProcessesDoesNotMakeAnotherProgramOfThatName(t *testing.T) {
+	defer func() { forkExecFile = syscall.ForkExec }()
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		first, second := t.TempDir(), t.TempDir()
+		check(t, os.Symlink("/bin/true", filepath.Join(first, "tool")))
+		check(t, os.Symlink("/bin/true", filepath.Join(second, "tool")))
+		for _, want := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE} {
+			forkExecFile = func(file string, argv []string, attr *syscall.ProcAttr) (int, error) {
+				if filepath.Dir(file) == first {
+					return 0, want
+				}
+				return syscall.ForkExec(file, argv, attr)
+			}
+			p := &processDiary{}
+			o := SubprocessOptions{Env: []string{"PATH=" + first + ":" + second}}
+			_, _, err := SubprocessExec(co, func() SubprocessProtocol { return p }, "tool", nil, &o)
+			if !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+			if err == nil {
+				p.finished(t, co)
+			}
+		}
+	})
+}
+
 // childrenLeft reports whether this process has children, ended or not.
 func childrenLeft(t *testing.T) bool {
 	t.Helper()
