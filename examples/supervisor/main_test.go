@@ -224,7 +224,7 @@ func TestACommandMayBeAnyLineForTheShell(t *testing.T) {
 			t.Errorf("output %q, want %q", got, want)
 		}
 		for line, want := range map[string]int{
-			"exec sh -c 'exit 3'": 3, "exec\tsh -c 'exit 3'": 3, "exit 4": 4, "! false": 0, "! true": 1, "eval exit 5": 5, "command -v sh": 0, ":": 0,
+			"exec sh -c 'exit 3'": 3, "exec\tsh -c 'exit 3'": 3, "exit 4": 4, "! false": 0, "! true": 1, "eval exit 5": 5, "command -v sh": 0, ":": 0, "type sh": 0, "times": 0,
 		} {
 			startProgram(backend, "-restart=never", "a="+line).ended(t, want)
 		}

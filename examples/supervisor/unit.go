@@ -116,8 +116,9 @@ func shellLine(command string) string {
 
 // shellWords are what a line without operators may begin with, and no program.
 var shellWords = []string{
-	"!", ".", ":", "alias", "cd", "command", "eval", "exec", "exit", "export", "read", "readonly", "set", "source",
-	"trap", "ulimit", "umask", "unset", "wait",
+	"!", ".", ":", "alias", "bg", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "fg", "getopts",
+	"hash", "jobs", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type", "ulimit", "umask",
+	"unalias", "unset", "wait",
 }
 
 // signal sends a signal to every process of the command that is in its group.
