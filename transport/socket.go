@@ -90,7 +90,8 @@ func (v *TransportSocket) name(op string, call uintptr) (Addr, error) {
 }
 
 // Shutdown ends one or both directions (shutdown(2)); how is unix.SHUT_RD,
-// SHUT_WR or SHUT_RDWR.
+// SHUT_WR or SHUT_RDWR. What waits for room in a full Unix stream hears of SHUT_WR
+// only when the peer reads: the kernel does not tell before.
 func (v *TransportSocket) Shutdown(how int) error {
 	if err := v.check("shutdown"); err != nil {
 		return err
