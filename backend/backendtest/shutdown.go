@@ -59,7 +59,7 @@ func shutdownPasses(d *driver, a, b int) {
 }
 
 func shutdownSendfile(d *driver, a, b int) {
-	d.fill(a)
+	d.fillWithFile(a)
 	o := d.submit(d.sendfile(a, d.file(bytesOf(100, 0)), 0, 100))
 	d.pending(o)
 	d.wantN(d.submit(d.shutdown(a, unix.SHUT_WR)), 0)
