@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 // The system calls. Those that cannot wait are made raw, so that the runtime
@@ -169,23 +170,7 @@ func fcntl(fd int32, cmd int) (int, syscall.Errno) {
 }
 
 // pollNow reports whether fd has events, or an error that a call would return.
-func pollNow(fd int32, events int16) bool { return eventsNow(fd, events) != 0 }
-
-// eventsNow returns which of events fd has, and errors; all of them if nobody
-// knows.
-func eventsNow(fd int32, events int16) int16 {
-	for {
-		p := [1]unix.PollFd{{Fd: fd, Events: events}}
-		_, err := unix.Poll(p[:], 0)
-		switch err {
-		case nil:
-			return p[0].Revents
-		case syscall.EINTR:
-		default:
-			return events
-		}
-	}
-}
+func pollNow(fd int32, events int16) bool { return nowait.Poll(fd, events) != 0 }
 
 // siginfo is siginfo_t as waitid(2) fills it for a child.
 type siginfo struct {

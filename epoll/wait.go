@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 const (
@@ -80,7 +81,7 @@ func (e *entry) stillReady() {
 			break
 		}
 	}
-	e.revents &= uint16(eventsNow(e.fd, int16(e.revents)))
+	e.revents &= uint16(nowait.Poll(e.fd, int16(e.revents)))
 }
 
 // collect waits for events and notes them. If there are suspects and nothing

@@ -1,9 +1,8 @@
 package uring
 
 import (
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 )
 
 // A poll ends with the events that have woken it, though somebody else may have
@@ -30,16 +29,7 @@ func (b *Backend) findStale() {
 		}
 		s := b.slots.at(idx)
 		if isPoll(s.op) && !s.cancelled && (s.stage == stageFound || wanted(s.op, c.Result()) > 0) {
-			s.stage, s.op.State.Res = stageFound, readyNow(s.op)
+			s.stage, s.op.State.Res = stageFound, int32(nowait.Poll(s.op.FD, int16(s.op.Arg)))
 		}
 	}
-}
-
-// readyNow returns with what a poll would complete at once, 0 if it would wait.
-func readyNow(op *backend.Op) int32 {
-	p := [1]unix.PollFd{{Fd: op.FD, Events: int16(op.Arg)}}
-	if _, err := unix.Poll(p[:], 0); err != nil {
-		return int32(op.Arg) // nobody knows
-	}
-	return int32(p[0].Revents)
 }

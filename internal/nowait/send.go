@@ -1,8 +1,8 @@
-// Package nowait sends and receives with plain system calls that never wait, also
-// on a blocking descriptor: EAGAIN says that nothing is there, or that the socket,
-// or the peer of a Unix socket, has no room. No signal is raised if the peer is
-// gone. The calls allocate nothing and need little of a stack, and a signal does not
-// interrupt them.
+// Package nowait sends, receives and polls with plain system calls that never wait,
+// also on a blocking descriptor: EAGAIN says that nothing is there, or that the
+// socket, or the peer of a Unix socket, has no room. No signal is raised if the peer
+// is gone. The calls allocate nothing and need little of a stack, and a signal does
+// not interrupt them.
 package nowait
 
 import (
