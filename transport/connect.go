@@ -61,7 +61,8 @@ type ConnectOptions struct {
 // ConnectError is the error of CreateConnection when several addresses failed
 // for different reasons. errors.Is and errors.As see them all.
 type ConnectError struct {
-	// Errs are the errors of the addresses, in their order.
+	// Errs are the errors of the addresses, in their order, before each those of
+	// the local addresses from which it could not be tried.
 	Errs []error
 }
 
@@ -167,7 +168,15 @@ func (o *ConnectOptions) dial(co *loop.Coro, host, port string) (fd int, err err
 }
 
 // combine makes one error of those of the attempts.
-func (o *ConnectOptions) combine(errs []error) error {
+func (o *ConnectOptions) combine(attempts []error) error {
+	var errs []error
+	for _, err := range attempts {
+		if several := (*ConnectError)(nil); errors.As(err, &several) {
+			errs = append(errs, several.Errs...)
+		} else {
+			errs = append(errs, err)
+		}
+	}
 	last := errs[len(errs)-1]
 	if errors.Is(last, loop.ErrCancelled) {
 		return last
@@ -201,20 +210,25 @@ func inOrder(co *loop.Coro, n int, attempt func(*loop.Coro, int) (int, error)) (
 }
 
 // connect connects a new socket to an address, from one of the local addresses
-// if there are any.
+// if there are any. The error is a *ConnectError if binding to one of those
+// failed, too.
 func connect(co *loop.Coro, info *loop.AddrInfo, local []loop.AddrInfo) (int, error) {
 	fd, err := newSocket(info)
 	if err != nil {
 		return -1, err
 	}
+	var unbound []error
 	if local != nil {
-		err = bindLocal(fd, info.Family, local)
+		unbound, err = bindLocal(fd, info.Family, local)
 	}
 	if err == nil {
 		err = connectRaw(co, fd, &info.Addr)
 	}
 	if err != nil {
 		dropNew(co.Loop(), fd, err)
+		if len(unbound) > 0 {
+			err = &ConnectError{append(unbound, err)}
+		}
 		return -1, err
 	}
 	return fd, nil
@@ -231,23 +245,23 @@ func dropNew(l *loop.Loop, fd int, err error) {
 }
 
 // bindLocal binds a socket to the first local address of its family that can be
-// had.
-func bindLocal(fd, family int, local []loop.AddrInfo) error {
-	var failed error
+// had, and returns why those before it, and at last it, could not.
+func bindLocal(fd, family int, local []loop.AddrInfo) (before []error, last error) {
 	for i := range local {
 		if local[i].Family != family {
 			continue
 		}
-		err := bindRaw(fd, &local[i].Addr)
-		if err == nil {
-			return nil
+		if last != nil {
+			before = append(before, last)
 		}
-		failed = err
+		if last = bindRaw(fd, &local[i].Addr); last == nil {
+			return before, nil
+		}
 	}
-	if failed == nil {
-		return fmt.Errorf("no matching local address with family=%d found: %w", family, syscall.EADDRNOTAVAIL)
+	if last == nil {
+		last = fmt.Errorf("no matching local address with family=%d found: %w", family, syscall.EADDRNOTAVAIL)
 	}
-	return failed
+	return before, last
 }
 
 // connectRaw connects a socket, which is useless after an error.

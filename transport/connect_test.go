@@ -197,6 +197,38 @@ func TestLocalAddressesOfAnotherFamilyAreSkipped(t *testing.T) {
 	})
 }
 
+// As asyncio tells of every local address that could not be had, also if one
+// behind it could.
+func TestEveryLocalAddressThatCannotBeHadIsTold(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		port := refusing(t)
+		taken := []loop.AddrInfo{*literal(t, "127.0.0.1", port), *literal(t, "127.0.0.1", refusing(t))}
+		for _, c := range []struct {
+			local []loop.AddrInfo
+			want  []syscall.Errno
+		}{
+			{taken[:1], []syscall.Errno{syscall.EADDRINUSE}},
+			{taken, []syscall.Errno{syscall.EADDRINUSE, syscall.EADDRINUSE}},
+			{append(taken, *literal(t, "127.0.0.1", "0")), []syscall.Errno{syscall.EADDRINUSE, syscall.EADDRINUSE, syscall.ECONNREFUSED}},
+		} {
+			before := openFDs(t)
+			_, err := connect(co, literal(t, "127.0.0.1", port), c.local)
+			all := (&ConnectOptions{AllErrors: true}).combine([]error{err}).(*ConnectError)
+			if len(all.Errs) != len(c.want) {
+				t.Fatalf("from %d local addresses: %v", len(c.local), all)
+			}
+			for i, want := range c.want {
+				if !errors.Is(all.Errs[i], want) {
+					t.Errorf("from %d local addresses, error %d: %v", len(c.local), i, all.Errs[i])
+				}
+			}
+			if openFDs(t) > before {
+				t.Error("a socket is left open")
+			}
+		}
+	})
+}
+
 func literal(t *testing.T, host, port string) *loop.AddrInfo {
 	t.Helper()
 	ai, known := loop.ParseIPAddr(host, port, 0, unix.SOCK_STREAM, 0)
