@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -53,9 +54,18 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	return n, c.failed
 }
 
+// peerName is how the logs call a client. One that speaks IPv4 to a listener on
+// [::] is called as by a listener on 0.0.0.0.
+func peerName(a sockapi.Addr) string {
+	if p := a.AddrPort(); p.Addr().Is4In6() {
+		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port()).String()
+	}
+	return a.String()
+}
+
 // serveConn serves the requests of a connection until one side has enough.
 func (s *server) serveConn(co *loop.Coro, sock *sockapi.Socket, peer sockapi.Addr) {
-	c := &conn{s: s, co: co, task: co.Task(), sock: sock, peer: peer.String(), fields: http.Header{}, due: never}
+	c := &conn{s: s, co: co, task: co.Task(), sock: sock, peer: peerName(peer), fields: http.Header{}, due: never}
 	s.conns[c] = struct{}{}
 	s.watch()
 	s.trace("%s connected", c.peer)

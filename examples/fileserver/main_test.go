@@ -10,8 +10,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -21,10 +23,19 @@ import (
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
+	"github.com/seed-80cfe818/ringloop/sockapi"
 	"github.com/seed-80cfe818/ringloop/uring"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+// asProgram makes the test binary the program itself.
+const asProgram = "RINGLOOP_FILESERVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	leaktest.Main(m, nil)
+}
 
 // running is a file server under test.
 type running struct {
@@ -488,6 +499,51 @@ func TestAccessLog(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestFilesAreServedOnIfNobodyReadsTheLog(t *testing.T) {
+	logR, logW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	logR.Close()
+	cmd := exec.Command(os.Args[0], "-addr", "127.0.0.1:0", "-root", makeRoot(t))
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stdout = logW
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	logW.Close()
+	lines := bufio.NewScanner(stderr)
+	lines.Scan()
+	do(t, "GET", urlPattern.FindString(lines.Text())+"/block.bin")
+	http.DefaultClient.CloseIdleConnections()
+	// At the end, if not before, it tries to write its log.
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+		t.Error(lines.Text())
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPeerThatSpeaksIPv4IsNamedSo(t *testing.T) {
+	for peer, want := range map[string]string{
+		"[::ffff:192.0.2.7]:80": "192.0.2.7:80",
+		"192.0.2.7:80":          "192.0.2.7:80",
+		"[2001:db8::7]:80":      "[2001:db8::7]:80",
+	} {
+		if got := peerName(sockapi.IPAddr(netip.MustParseAddrPort(peer))); got != want {
+			t.Errorf("%s is called %s", peer, got)
+		}
+	}
 }
 
 func TestSeveralLoopsShareThePort(t *testing.T) {
