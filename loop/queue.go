@@ -29,6 +29,13 @@ func (q *queue) pop() runnable {
 	return r
 }
 
+// rotate puts the first n behind all others.
+func (q *queue) rotate(n int) {
+	for range n {
+		q.push(q.pop())
+	}
+}
+
 func (q *queue) grow() {
 	buf := make([]runnable, max(64, 2*len(q.buf)))
 	for i := range q.n {

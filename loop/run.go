@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -175,6 +176,9 @@ func (l *Loop) turn() error {
 	}
 	l.callLate()
 	l.runDue()
+	if l.exit != nil {
+		l.keepRest(n)
+	}
 	return nil
 }
 
@@ -216,21 +220,32 @@ func (l *Loop) collectDue() {
 	}
 }
 
-// runDue calls the timers that collectDue found. After a LoopExit it queues
-// those that are left for the next run.
+// runDue calls the timers that collectDue found, up to a LoopExit.
 func (l *Loop) runDue() {
-	for i, cb := range l.due {
-		l.due[i] = nil
-		if cb == nil {
-			continue
+	done := 0
+	for ; done < len(l.due) && l.exit == nil; done++ {
+		cb := l.due[done]
+		l.due[done] = nil
+		if cb != nil {
+			cb.run(l)
 		}
-		if l.exit != nil {
-			l.ready.push(cb)
-			continue
-		}
-		cb.run(l)
 	}
+	l.due = slices.Delete(l.due, 0, done)
+}
+
+// keepRest queues the timers that a LoopExit has left for the next run: behind
+// the n callbacks that it has left, before those that this turn has scheduled.
+func (l *Loop) keepRest(n int) {
+	scheduled := l.ready.n - n
+	l.ready.rotate(n)
+	for _, cb := range l.due {
+		if cb != nil {
+			l.ready.push(cb)
+		}
+	}
+	clear(l.due)
 	l.due = l.due[:0]
+	l.ready.rotate(scheduled)
 }
 
 // leave notes a LoopExit. What called the code that raised it, such as another

@@ -145,7 +145,10 @@ func TestLoopExitUnwindsTheRunAndKeepsTheRestOfTheBatch(t *testing.T) {
 		interrupt := errors.New("interrupt")
 		var got []string
 		add := func(s string) func() { return func() { got = append(got, s) } }
-		soon(t, l, add("before"))
+		soon(t, l, func() {
+			add("before")()
+			soon(t, l, add("new"))
+		})
 		soon(t, l, func() { panic(LoopExit{interrupt}) })
 		soon(t, l, add("after"))
 		mustCall[TimerHandle](t)(l.CallLater(0, add("timer")))
@@ -158,7 +161,7 @@ func TestLoopExitUnwindsTheRunAndKeepsTheRestOfTheBatch(t *testing.T) {
 			t.Errorf("ran %q before the exit", got)
 		}
 		runOnce(t, l)
-		if want := []string{"before", "after", "timer"}; !slices.Equal(got, want) {
+		if want := []string{"before", "after", "timer", "new"}; !slices.Equal(got, want) {
 			t.Errorf("ran %q, want %q", got, want)
 		}
 	})
