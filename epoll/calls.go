@@ -119,6 +119,15 @@ func connect(fd int32, a *backend.Addr) syscall.Errno {
 	return errno
 }
 
+// pendingError returns the error that a socket keeps for the next who asks.
+func pendingError(fd int32) syscall.Errno {
+	n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return err.(syscall.Errno)
+	}
+	return syscall.Errno(n)
+}
+
 func shutdown(fd int32, how uint32) syscall.Errno {
 	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)
 	return errno

@@ -147,10 +147,16 @@ func (b *Backend) accept(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 }
 
 // connect starts to connect, and when the socket has become writable, asks for
-// the outcome by the same call. That, and not SO_ERROR, makes the socket one
-// that refuses to be connected again.
+// an error, and without one for the outcome by the same call. That, and not
+// SO_ERROR alone, makes the socket one that refuses to be connected again; after
+// a failure it would undo what reading tells of it, the end.
 func (b *Backend) connect(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 	started := op.State.Res != 0
+	if started {
+		if errno := pendingError(e.fd); errno != 0 {
+			return 0, errno, true
+		}
+	}
 	e.bits &^= hungUp // an unconnected socket had hung up
 	e.bits |= unknown
 	restore := e.unblock()

@@ -93,9 +93,10 @@ func connectMany(d *driver, k listenKind, l int) {
 func connectRefused(d *driver, in inet) {
 	l := d.bound(in, unix.SOCK_STREAM) // the port is taken and nobody listens
 	for range 10 {
-		c := d.socket(in.domain, unix.SOCK_STREAM)
+		c, other := d.socket(in.domain, unix.SOCK_STREAM), d.socket(in.domain, unix.SOCK_STREAM)
 		d.submit(d.connect(c, d.addr(l)))
-		d.wantErr(d.submit(d.connect(d.socket(in.domain, unix.SOCK_STREAM), d.addr(l))), unix.ECONNREFUSED)
+		d.wantErr(d.submit(d.connect(other, d.addr(l))), unix.ECONNREFUSED)
+		d.wantN(d.submit(d.recv(other, 1)), 0) // as after any other reset that was told
 	}
 	d.until("the other connects", func() bool { return d.flying == 0 })
 }
