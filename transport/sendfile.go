@@ -40,6 +40,8 @@ type fileSender interface {
 	// writingPaused reports whether PauseWriting was called and ResumeWriting was
 	// not.
 	writingPaused() bool
+	// lostError returns why the connection is lost, or about to be.
+	lostError() error
 }
 
 // Sendfile sends count bytes of file, from offset on, after what is in the write
@@ -193,7 +195,8 @@ func (f *fileSending) native(co *loop.Coro, s *stream) error {
 	}
 }
 
-// lostError returns the error of a connection that was lost meanwhile.
+// lostError returns the error of a connection that was lost meanwhile, or is
+// being closed.
 func (s *stream) lostError() error {
 	if s.cold != nil && s.cold.err != nil {
 		return s.cold.err
@@ -360,7 +363,7 @@ func (g *fileProtocol) lostError() error {
 	if g.err != nil {
 		return g.err
 	}
-	return &sockapi.OpError{Op: "sendfile", FD: -1, Err: syscall.ECONNABORTED}
+	return g.to.lostError() // which ConnectionLost has yet to tell
 }
 
 // restore gives the events to the application again, and tells it what has

@@ -447,6 +447,56 @@ func TestTheFallbackForwardsTheLossAndPairsPauseAndResume(t *testing.T) {
 	})
 }
 
+// gatedSource brings one block, when its gate is opened.
+type gatedSource struct{ gate chan struct{} }
+
+func (g *gatedSource) ReadAt(p []byte, _ int64) (int, error) {
+	<-g.gate
+	return len(p), nil
+}
+
+// The block that was read comes in the turn in which the loss is found, so that
+// Sendfile goes on before ConnectionLost is called.
+func TestTheErrorOfTheFallbackIsThatOfTheConnectionAlsoBeforeConnectionLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		l := co.Loop()
+		pool := loop.NewPoolExecutor(1, "one")
+		check(t, l.SetDefaultExecutor(pool))
+		for _, withTLS := range []bool{false, true} {
+			p := &recorder{}
+			var tr Transport
+			var raw *stream
+			if withTLS {
+				s, peer := secured(t, co, p, serverTLS(), nil)
+				defer peer.Close()
+				tr, raw = s, s.(*tlsStream).raw.(*stream)
+			} else {
+				tr, _ = joined(t, co, p)
+				raw = tr.(*stream)
+			}
+			src := &gatedSource{make(chan struct{})}
+			sending := l.Go(func(co *loop.Coro) error {
+				_, err := Sendfile(co, tr, src, 0, ToEnd, nil)
+				return err
+			})
+			turns(t, co)
+			ok[loop.Handle](t)(l.CallSoon(func() {
+				close(src.gate)
+				behind := make(chan struct{})
+				_ = must2(pool.Submit(func() { close(behind) }))(t)
+				<-behind // the pool's one worker has posted what it has read
+				ok[loop.Handle](t)(l.CallSoon(func() { raw.sendFailed(syscall.ECONNRESET) }))
+			}))
+			if _, err := sending.Await(co); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("TLS %v: Sendfile returned %v", withTLS, err)
+			}
+			if err := p.untilLost(t, co); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("TLS %v: lost with %v", withTLS, err)
+			}
+		}
+	})
+}
+
 func TestTheFirstErrorOfTheKernelMeansThatSendfileIsNotAvailable(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		path := filepath.Join(t.TempDir(), "file")

@@ -149,6 +149,14 @@ func (s *tlsStream) WriteBufferSize() int {
 
 func (s *tlsStream) writingPaused() bool { return s.full }
 
+// lostError returns the error of TLS, or else that of the raw transport.
+func (s *tlsStream) lostError() error {
+	if s.err != nil {
+		return s.err
+	}
+	return s.raw.(fileSender).lostError()
+}
+
 func (s *tlsStream) beginSendfile() (end func()) {
 	s.readHeld, s.readLater = true, !s.paused
 	s.paused = true
