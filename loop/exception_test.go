@@ -2,6 +2,7 @@ package loop
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"log"
@@ -227,6 +228,35 @@ func TestABrokenDefaultHandlerIsOnlyLogged(t *testing.T) {
 	})
 }
 
+// brokenOnce is a handler of logs whose first call panics.
+type brokenOnce struct {
+	slog.Handler
+	calls *int
+}
+
+func (h brokenOnce) Handle(ctx context.Context, r slog.Record) error {
+	if *h.calls++; *h.calls == 1 {
+		panic("no room")
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func TestABrokenHandlerAndABrokenDefaultHandlerAreOnlyLogged(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var log bytes.Buffer
+		l.logger = slog.New(brokenOnce{slog.NewTextHandler(&log, nil), new(int)})
+		l.SetExceptionHandler(brokenHandler)
+		ran := false
+		soon(t, l, explode)
+		soon(t, l, func() { ran = true })
+		runOnce(t, l)
+		s := log.String()
+		if !ran || !strings.Contains(s, "Error in default exception handler while handling: Unhandled error in exception handler") || !strings.Contains(s, "no room") {
+			t.Errorf("the next callback ran: %v, log %q", ran, s)
+		}
+	})
+}
+
 func TestLoopExitPassesThroughTheHandler(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		interrupt := errors.New("interrupt")
@@ -399,6 +429,9 @@ func TestDebugLogsSlowCallbacksAndSteps(t *testing.T) {
 		mustCall[TimerHandle](t)(l.CallLater(0, func() {}))
 		runOnce(t, l)
 		s := log.String()
+		if n := len(regexp.MustCompile(`level=WARN msg="Executing <.*> took \d+\.\d{3} seconds"`).FindAllString(s, -1)); n != 3 {
+			t.Errorf("%d warnings:\n%s", n, s)
+		}
 		for _, want := range []string{"Executing <Handle", "TestDebugLogsSlowCallbacksAndSteps", "Executing <Task", "slow one", "Executing <TimerHandle"} {
 			if !strings.Contains(s, want) {
 				t.Errorf("the log lacks %q:\n%s", want, s)
