@@ -18,10 +18,14 @@ import (
 type countingBackend struct {
 	backend.Backend
 	timeouts []time.Duration
+	onWait   func() // called before a wait, if not nil
 }
 
 func (b *countingBackend) Wait(timeout time.Duration) error {
 	b.timeouts = append(b.timeouts, timeout)
+	if b.onWait != nil {
+		b.onWait()
+	}
 	return b.Backend.Wait(timeout)
 }
 
@@ -114,14 +118,18 @@ func TestThePollWaitsForTheEarliestTimerThatIsNotCancelled(t *testing.T) {
 		l, counting := newCountingLoop(t, other.be.Name())
 		runOnce(t, l)
 		mustCall[TimerHandle](t)(l.CallLater(time.Millisecond, func() { t.Error("called") })).Cancel()
-		due := mustCall[TimerHandle](t)(l.CallLater(50*time.Millisecond, l.Stop))
+		due := mustCall[TimerHandle](t)(l.CallLater(time.Hour, func() { t.Error("called") }))
+		mustCall[TimerHandle](t)(l.CallLater(2*time.Hour, func() { t.Error("called") }))
 		counting.timeouts = nil
+		counting.onWait = func() { mustCall[Handle](t)(l.CallSoonThreadsafe(l.Stop)) }
 		before := l.Time()
 		if err := l.RunForever(); err != nil {
 			t.Fatal(err)
 		}
-		if len(counting.timeouts) == 0 || counting.timeouts[0] > due.When()-before {
-			t.Errorf("waited for %v, want %v at most", counting.timeouts, due.When()-before)
+		counting.onWait = nil
+		latest, earliest := due.When()-before, due.When()-l.Time()
+		if got := counting.timeouts[0]; got > latest || got < earliest {
+			t.Errorf("waited for %v, want %v to %v", got, earliest, latest)
 		}
 	})
 }

@@ -481,6 +481,37 @@ func TestASocketClosedAfterRemoveReaderIsReallyClosed(t *testing.T) {
 	})
 }
 
+func TestASocketClosedAfterRemoveReaderIsClosedByTheEndOfTheTurn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for _, own := range []bool{false, true} { // removed by the reader itself
+			a, b := pair(t)
+			closed := false
+			end := func() {
+				removeReader(t, l, a)
+				unix.Close(a)
+				closed = true
+			}
+			if own {
+				send(t, b, "x")
+				addReader(t, l, a, func() { receive(t, a); end() })
+			} else {
+				addReader(t, l, a, func() { t.Error("the reader was called") })
+				runOnce(t, l) // arms it in the kernel
+				soon(t, l, end)
+			}
+			for range 5 {
+				if runOnce(t, l); closed {
+					break
+				}
+			}
+			if n, err := unix.Read(b, make([]byte, 8)); n != 0 || err != nil {
+				t.Errorf("removed by the reader itself: %v: the peer reads %d, %v, want the end", own, n, err)
+			}
+			unix.Close(b)
+		}
+	})
+}
+
 func TestAHangUpWakesReaderAndWriter(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		a, b := pair(t)
