@@ -310,15 +310,31 @@ func TestEagerTasks(t *testing.T) {
 			if got, _ := v.Get(l.CurrentContext()); got != 1 {
 				t.Errorf("the eager task changed its creator's context to %d", got)
 			}
-			slow := CreateTask(l, func(in *Coro) (string, error) { return "slow", Sleep(in, time.Millisecond) }, nil)
-			if slow.Done() {
-				t.Error("done before its sleep")
+			slow := CreateTask(l, func(in *Coro) (string, error) {
+				v.Set(l.CurrentContext(), 3)
+				err := Sleep(in, time.Millisecond)
+				if got, _ := v.Get(l.CurrentContext()); got != 3 || l.CurrentTask() != in.Task() {
+					t.Errorf("after its sleep the eager task sees %d and is not the current one", got)
+				}
+				return "slow", err
+			}, nil)
+			if got, _ := v.Get(l.CurrentContext()); slow.Done() || l.CurrentTask() != me || got != 1 {
+				t.Errorf("a task that sleeps is done: %v, its creator sees %d", slow.Done(), got)
 			}
-			got, err := slow.Await(co)
-			if got != "slow" {
-				t.Errorf("got %q", got)
+			if got, err := slow.Await(co); got != "slow" || err != nil {
+				t.Errorf("got %q, %v", got, err)
 			}
-			return err
+			blocked := l.Go(func(in *Coro) error { return Sleep(in, time.Hour) })
+			if !blocked.Cancel("") {
+				t.Error("a task that sleeps cannot be cancelled")
+			}
+			_, err := blocked.Await(co)
+			wantErr(t, "the cancelled task", err, ErrCancelled)
+			boom := errors.New("boom")
+			if failed := l.Go(func(*Coro) error { return boom }); failed.Exception() != boom || l.CurrentTask() != me {
+				t.Errorf("the failed task has %v", failed.Exception())
+			}
+			return nil
 		})
 	})
 }
