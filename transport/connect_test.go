@@ -148,6 +148,26 @@ func TestErrorsOfSeveralAddressesAreCombined(t *testing.T) {
 	}
 }
 
+func TestTheErrorOfSeveralAddressesNamesEachInTheirOrder(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		port := refusing(t)
+		for _, delay := range []time.Duration{0, never} { // one after the other, and in a race
+			for host, want := range map[string]string{
+				"127.0.0.1": "create connection: multiple errors: connect to 127.0.0.1:%[1]s: connection refused",
+				"": "create connection: multiple errors: connect to [::1]:%[1]s: connection refused, " +
+					"connect to 127.0.0.1:%[1]s: connection refused",
+			} {
+				o := ConnectOptions{HappyEyeballsDelay: delay, AllErrors: host != ""}
+				_, _, err := CreateConnection(co, mustNotCall(t), host, port, &o)
+				var all *ConnectError
+				if !errors.As(err, &all) || !errors.Is(err, syscall.ECONNREFUSED) || err.Error() != fmt.Sprintf(want, port) {
+					t.Errorf("host %q, delay %v: %v", host, delay, err)
+				}
+			}
+		}
+	})
+}
+
 func TestEveryAddressIsTriedInOrder(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		var tried []int
@@ -190,7 +210,8 @@ func TestLocalAddressesOfAnotherFamilyAreSkipped(t *testing.T) {
 		v4 := literal(t, "127.0.0.1", "0")
 		fd := ok[int](t)(connect(co, literal(t, "127.0.0.1", port), []loop.AddrInfo{*v6, *v4}))
 		closeFD(int32(fd))
-		if _, err = connect(co, literal(t, "127.0.0.1", port), []loop.AddrInfo{*v6}); err == nil || !strings.Contains(err.Error(), "no matching local address") {
+		_, _, err = CreateConnection(co, mustNotCall(t), "127.0.0.1", port, &ConnectOptions{LocalHost: "::1"})
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) || !strings.Contains(err.Error(), "no matching local address with family=2 found") {
 			t.Errorf("only an IPv6 address to connect from: %v", err)
 		}
 		over(t, co, srv)
