@@ -606,13 +606,56 @@ func TestWithoutDescriptorsAcceptingIsReportedAndTriedAgain(t *testing.T) {
 			peer := dialLocal(t, co, port)
 			check(t, sockapi.SendAll(co, peer, []byte("x")))
 			receive(t, co, peer, 1)
-			if len(*all) != 2 || !errors.Is((*all)[0].Exception, syscall.EMFILE) || (*all)[0].Socket != srv.Sockets()[0] {
+			if len(*all) != 2 || !errors.Is((*all)[0].Exception, syscall.EMFILE) || (*all)[0].Socket != srv.Sockets()[0] ||
+				(*all)[0].Message != "socket.accept() out of system resource" {
 				t.Errorf("reports are %v", *all)
 			}
 			over(t, co, srv)
 			return nil
 		})
 	})
+}
+
+func TestAClientThatCameWhileThereWereNoDescriptorsIsServedLater(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		all := reports(co)
+		srv, port := localServer(t, co, newEcho, &ServerOptions{NoStart: true})
+		srv.listeners[0].pause = time.Millisecond
+		client := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+		withoutDescriptors(t, func() {
+			check(t, srv.StartServing(co))
+			check(t, sockapi.Connect(co, client, ok[Addr](t)(srv.Sockets()[0].LocalAddr())))
+			until(t, co, "it is tried again", func() bool { return len(*all) == 2 })
+		})
+		check(t, sockapi.SendAll(co, client, []byte("x")))
+		receive(t, co, client, 1)
+		check(t, client.Close())
+		next := dialLocal(t, co, port) // and the listener goes on
+		check(t, sockapi.SendAll(co, next, []byte("x")))
+		receive(t, co, next, 1)
+		for _, c := range *all {
+			if !errors.Is(c.Exception, syscall.EMFILE) {
+				t.Errorf("reported: %s: %v", c.Message, c.Exception)
+			}
+		}
+		over(t, co, srv)
+	})
+}
+
+// withoutDescriptors calls fn while the process can open no more descriptors.
+func withoutDescriptors(t *testing.T, fn func()) {
+	t.Helper()
+	var before unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	few := before
+	few.Cur = 3 // the standard ones
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &few))
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	fn()
 }
 
 func TestAFactoryThatFailsCostsOneConnection(t *testing.T) {
