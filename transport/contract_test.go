@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
@@ -251,4 +252,51 @@ func play(t *testing.T, co *loop.Coro, seed uint64, withTLS bool) {
 	if !bytes.HasPrefix(b.sent, a.got) || !bytes.HasPrefix(a.sent, b.got) {
 		t.Error("what has arrived is not what was sent")
 	}
+}
+
+// A stream has a test of its own.
+func TestTheDescriptorOfEveryTransportIsOpenDuringConnectionLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for end, lose := range map[string]func(Conn){"Close": Conn.Close, "Abort": Conn.Abort} {
+			looked := 0
+			lookAt := func(what string, fd int) {
+				var st unix.Stat_t
+				if err := unix.Fstat(fd, &st); err != nil {
+					t.Errorf("%s, %s: descriptor %d: %v", what, end, fd, err)
+				}
+				looked++
+			}
+			lookAtSocket := func(what string, c Conn) {
+				v, _ := c.ExtraInfo(ExtraSocket)
+				lookAt(what, v.(*TransportSocket).Fd())
+			}
+			lookAtFile := func(what string, f *os.File) {
+				check(t, onFD(f, func(fd int) error { lookAt(what, fd); return nil }))
+			}
+			r, w := osPipe(t)
+			reader, writer, overTLS := &recorder{}, &recorder{}, &recorder{}
+			reader.onLost = func() { lookAtFile("read pipe", r) }
+			writer.onLost = func() { lookAtFile("write pipe", w) }
+			overTLS.onLost = func() { lookAtSocket("TLS", overTLS.t) }
+			packets := &rebinder{}
+			packets.over = func() { lookAtSocket("datagram", packets.t) }
+
+			lose(writePipeOf(t, co, writer, w))
+			check(t, writer.untilLost(t, co))
+			lose(readPipeOf(t, co, reader, r))
+			check(t, reader.untilLost(t, co))
+			tr, peer := secured(t, co, overTLS, serverTLS(), nil)
+			lose(tr)
+			wait := elsewhere(t, co, func() error { _ = peer.Close(); return nil })
+			check(t, overTLS.untilLost(t, co))
+			wait()
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return packets }, &DatagramOptions{LocalAddr: anyPort})
+			check(t, err)
+			lose(packets.t)
+			check(t, packets.untilLost(t, co))
+			if looked != 4 {
+				t.Errorf("%s: %d transports were looked at", end, looked)
+			}
+		}
+	})
 }

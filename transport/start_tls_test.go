@@ -194,6 +194,9 @@ func TestDataWithTheLastRecordOfTheHandshakeIsDelivered(t *testing.T) {
 				_, _, err = CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours, TLS: config})
 			}
 			check(t, err)
+			if p.data.String() != "first data" { // as in asyncio, before the task goes on
+				t.Errorf("server %v: when the call returns there is %q", server, p.data.String())
+			}
 			wait()
 			p.untilData(t, co, "first data")
 			p.t.Abort()
