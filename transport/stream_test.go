@@ -437,21 +437,26 @@ func TestTheFifthWriteAfterTheLossIsWarnedAbout(t *testing.T) {
 		log := &logBuffer{}
 		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 		runTask(t, l, func(co *loop.Coro) error {
-			p := &recorder{}
-			tr, _ := joined(t, co, p)
-			tr.Abort()
-			check(t, p.untilLost(t, co))
-			before := log.count("write on a closing transport")
-			for range warnWrites - 1 {
-				check(t, tr.Write([]byte("x")))
-			}
-			check(t, tr.Write(nil))
-			if n := log.count("write on a closing transport") - before; n != 0 {
-				t.Errorf("%d warnings for %d writes", n, warnWrites-1)
-			}
-			check(t, tr.Write([]byte("x")))
-			if n := log.count("write on a closing transport") - before; n != 1 {
-				t.Errorf("%d warnings for %d writes", n, warnWrites)
+			for what, lose := range map[string]func(tr Transport, peer *sockapi.Socket){
+				"aborted": func(tr Transport, _ *sockapi.Socket) { tr.Abort() },
+				"after a write error": func(tr Transport, peer *sockapi.Socket) {
+					check(t, tr.PauseReading())
+					check(t, sockapi.CloseWait(co, peer))
+					check(t, tr.Write([]byte("into the void")))
+				},
+			} {
+				p := &recorder{}
+				tr, peer := joined(t, co, p)
+				lose(tr, peer)
+				_ = p.untilLost(t, co)
+				before := log.count("write on a closing transport")
+				for n := 1; n <= warnWrites+2; n++ {
+					check(t, tr.Write(nil))
+					check(t, tr.Write([]byte("x")))
+					if got, want := log.count("write on a closing transport")-before, max(0, n-warnWrites+1); got != want {
+						t.Errorf("%s: %d warnings for %d writes, want %d", what, got, n, want)
+					}
+				}
 			}
 			return nil
 		})

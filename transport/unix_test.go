@@ -193,6 +193,8 @@ func TestWrongArgumentsOfUnixConnectionsAndServersAreRefused(t *testing.T) {
 			{"TLS without a name", path, UnixConnectOptions{TLS: config}},
 			{"a name without TLS", path, UnixConnectOptions{ServerHostname: "x"}},
 			{"timeout without TLS", path, UnixConnectOptions{HandshakeTimeout: time.Second}},
+			{"shutdown timeout without TLS", path, UnixConnectOptions{ShutdownTimeout: time.Second}},
+			{"any name without TLS", path, UnixConnectOptions{AnyHostname: true}},
 			{"negative timeout", path, UnixConnectOptions{TLS: config, AnyHostname: true, HandshakeTimeout: -1}},
 		} {
 			if _, _, err := CreateUnixConnection(co, mustNotCall(t), c.path, &c.o); !errors.Is(err, loop.ErrInvalidArgument) {
@@ -207,7 +209,8 @@ func TestWrongArgumentsOfUnixConnectionsAndServersAreRefused(t *testing.T) {
 			{"path and socket", path, UnixServerOptions{Sock: good}},
 			{"internet socket", "", UnixServerOptions{Sock: inet}},
 			{"datagram socket", "", UnixServerOptions{Sock: dgram}},
-			{"timeout without TLS", path, UnixServerOptions{ShutdownTimeout: time.Second}},
+			{"timeout without TLS", path, UnixServerOptions{HandshakeTimeout: time.Second}},
+			{"shutdown timeout without TLS", path, UnixServerOptions{ShutdownTimeout: time.Second}},
 			{"negative backlog", path, UnixServerOptions{Backlog: -1}},
 		} {
 			if _, err := CreateUnixServer(co, mustNotCall(t), c.path, &c.o); !errors.Is(err, loop.ErrInvalidArgument) {
