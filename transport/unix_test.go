@@ -76,40 +76,40 @@ func TestAStaleSocketFileIsReplacedAndAnyOtherFileIsInTheWay(t *testing.T) {
 func TestTheSocketFileIsRemovedUnlessItIsAnothersOrCleanupIsOff(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		path := filepath.Join(t.TempDir(), "s")
-		make := func(o *UnixServerOptions) *Server {
-			return ok[*Server](t)(CreateUnixServer(co, newEcho, path, o))
+		supplied := func(o UnixServerOptions) *Server {
+			o.Sock = ok[*sockapi.Socket](t)(sockapi.New(unix.AF_UNIX, unix.SOCK_STREAM, 0))
+			check(t, o.Sock.Bind(sockapi.UnixAddr(path)))
+			return ok[*Server](t)(CreateUnixServer(co, newEcho, "", &o))
 		}
-		over(t, co, make(nil))
-		if exists(path) {
-			t.Error("the file is left behind")
+		own := func(o UnixServerOptions) *Server {
+			return ok[*Server](t)(CreateUnixServer(co, newEcho, path, &o))
 		}
+		for whose, make := range map[string]func(UnixServerOptions) *Server{"own": own, "supplied": supplied} {
+			srv := make(UnixServerOptions{})
+			connectEcho(t, co, path)
+			over(t, co, srv)
+			if exists(path) {
+				t.Errorf("%s socket: the file is left behind", whose)
+			}
 
-		sock := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_UNIX, unix.SOCK_STREAM, 0))
-		check(t, sock.Bind(sockapi.UnixAddr(path)))
-		srv, err := CreateUnixServer(co, newEcho, "", &UnixServerOptions{Sock: sock})
-		check(t, err)
-		connectEcho(t, co, path)
-		over(t, co, srv)
-		if exists(path) {
-			t.Error("the file of a supplied socket is left behind")
-		}
+			srv = make(UnixServerOptions{})
+			check(t, os.Remove(path))
+			check(t, os.WriteFile(path, nil, 0o600))
+			over(t, co, srv)
+			if !exists(path) {
+				t.Errorf("%s socket: a file that is another's was removed", whose)
+			}
+			check(t, os.Remove(path))
 
-		srv = make(nil)
-		check(t, os.Remove(path))
-		check(t, os.WriteFile(path, nil, 0o600))
-		over(t, co, srv)
-		if !exists(path) {
-			t.Error("a file that is another's was removed")
-		}
-		check(t, os.Remove(path))
+			srv = make(UnixServerOptions{})
+			check(t, os.Remove(path))
+			over(t, co, srv)
 
-		srv = make(nil)
-		check(t, os.Remove(path))
-		over(t, co, srv)
-
-		over(t, co, make(&UnixServerOptions{NoCleanup: true}))
-		if !exists(path) {
-			t.Error("the file was removed although cleanup is off")
+			over(t, co, make(UnixServerOptions{NoCleanup: true}))
+			if !exists(path) {
+				t.Errorf("%s socket: the file was removed although cleanup is off", whose)
+			}
+			check(t, os.Remove(path))
 		}
 	})
 }
