@@ -45,7 +45,9 @@ type StartTLSOptions struct {
 //
 // The errors are those of CreateConnection with TLS, ErrUnsupported for pipes,
 // ErrClosing, ErrWriteEOF and ErrSendfile. If the arguments are accepted and the
-// handshake fails, t is closed, and p gets ConnectionLost.
+// handshake fails, t is closed, and p gets ConnectionLost. If the task is cancelled,
+// what was written to t before is sent first; that may take until the handshake
+// would have timed out.
 func StartTLS(co *loop.Coro, t Transport, p Protocol, config *tls.Config, opts *StartTLSOptions) (Transport, error) {
 	var o StartTLSOptions
 	if opts != nil {

@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -326,6 +328,38 @@ func TestCancellingStartTLSEndsItPromptlyAndReportsTheLossOnce(t *testing.T) {
 		turns(t, co)
 		p.want(t, "made", "lost")
 	})
+}
+
+func TestCancellingStartTLSSendsWhatWasQueuedBefore(t *testing.T) {
+	for _, read := range []bool{true, false} {
+		t.Run(fmt.Sprintf("read=%v", read), func(t *testing.T) {
+			inTask(t, func(t *testing.T, co *loop.Coro) {
+				p := &recorder{}
+				tr, peer := joined(t, co, p)
+				plain := stuff(t, co, tr)
+				task := loop.CreateTask(co.Loop(), func(co *loop.Coro) (Transport, error) {
+					return StartTLS(co, tr, p, trusting(), &StartTLSOptions{HandshakeTimeout: time.Hour})
+				}, nil)
+				turns(t, co)
+				task.Cancel("")
+				if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+					t.Errorf("the error is %v", err)
+				}
+				if read {
+					if got := receive(t, co, peer, len(plain)); !bytes.Equal(got, plain) {
+						t.Error("the peer has received something else")
+					}
+				} else {
+					tr.(*stream).proto.(*tlsBelow).s.expired() // an hour later
+				}
+				err := p.untilLost(t, co)
+				if read && err != nil || !read && !errors.Is(err, ErrHandshakeTimeout) {
+					t.Errorf("the connection was lost with %v", err)
+				}
+				p.want(t, "made", "pause", "lost")
+			})
+		})
+	}
 }
 
 func TestStartTLSRefusesWhatCannotBeUpgraded(t *testing.T) {

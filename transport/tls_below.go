@@ -126,6 +126,9 @@ func (s *tlsStream) expired() {
 		}
 		s.raw.Abort()
 	case tlsFailed:
+		if s.err == nil { // the handshake was cancelled
+			s.err = s.opError(&handshakeTimeout{s.params.handshakeTimeout})
+		}
 		s.raw.Abort()
 	}
 }

@@ -61,8 +61,8 @@ func (b *tlsBelow) handshake(co *loop.Coro) error {
 		if err := h.settled.wait(co); err != nil {
 			if h.stop == nil {
 				h.stop = err
+				s.Abort()
 			}
-			s.Abort()
 			break
 		}
 	}
@@ -164,10 +164,12 @@ func (s *tlsStream) started() {
 }
 
 // failed closes the raw transport after a handshake without success. If an
-// alert is on its way, it is sent before.
+// alert is on its way, it is sent before, and so is, if nothing is wrong with the
+// connection, what StartTLS found queued: until the handshake would have timed out.
 func (s *tlsStream) failed(h *tlsShake) {
 	s.state, s.closing = tlsFailed, true
-	if !errors.Is(h.stop, loop.ErrCancelled) {
+	cancelled := errors.Is(h.stop, loop.ErrCancelled)
+	if !cancelled {
 		s.err = h.stop
 	}
 	if !h.awaited && s.loop.Debug() {
@@ -178,7 +180,7 @@ func (s *tlsStream) failed(h *tlsShake) {
 	switch {
 	case s.rawLost:
 		s.over(nil)
-	case h.alert:
+	case h.alert || cancelled:
 		s.raw.Close()
 	default:
 		s.raw.Abort()
