@@ -49,10 +49,10 @@ type BufferReceiver interface {
 // EOFReceiver is a protocol that wants to know when the peer has sent its last
 // byte (asyncio.Protocol.eof_received).
 type EOFReceiver interface {
-	// EOFReceived is called at most once, and no data follows. If it returns
-	// false, as it is for protocols without it, the transport closes itself after
-	// sending what is buffered. If it returns true, the connection stays open for
-	// writing. TLS and pipes close in any case.
+	// EOFReceived is called at most once, never after Close or Abort, and no data
+	// follows. If it returns false, as it is for protocols without it, the
+	// transport closes itself after sending what is buffered. If it returns true,
+	// the connection stays open for writing. TLS and pipes close in any case.
 	EOFReceived() (keepOpen bool)
 }
 

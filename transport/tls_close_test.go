@@ -76,6 +76,19 @@ func TestOurBacklogIsDeliveredAfterThePeersCloseNotifyOrTheRawEnd(t *testing.T) 
 	})
 }
 
+func TestTheSideThatClosesTLSIsNotToldOfThePeersEnd(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p, peer := &recorder{}, &recorder{}
+		tr, srv := tlsPeers(t, co, p, peer, serverTLS())
+		tr.Close()
+		check(t, p.untilLost(t, co))
+		check(t, peer.untilLost(t, co))
+		p.want(t, "made", "lost")
+		peer.want(t, "made", "eof", "lost")
+		srv.Close()
+	})
+}
+
 func TestAPeerThatIgnoresOurCloseNotifyIsATimeout(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
