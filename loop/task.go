@@ -267,19 +267,36 @@ func (t *task) finish(err error) {
 		t.stdCancel(context.Canceled)
 		t.std, t.stdCancel = nil, nil
 	}
-	var ce *CancelledError
+	msg, ok := t.cancellation(err)
 	switch {
-	case beyondCancellation(err) != nil:
-		t.fail(err)
-	case errors.As(err, &ce):
-		t.cancel(ce.Msg)
-	case isCancelled(err), t.cancels > 0 && errors.Is(err, context.Canceled), err == nil && t.mustCancel:
-		t.cancel(t.cancelMsg)
+	case ok:
+		t.cancel(msg)
 	case err != nil:
 		t.fail(err)
 	default:
 		t.settle(finished)
 	}
+}
+
+// cancellation reports whether a task whose function returned err ends as
+// cancelled, and with which message.
+func (t *task) cancellation(err error) (msg string, ok bool) {
+	if err == nil {
+		return t.cancelMsg, t.mustCancel
+	}
+	defer func() {
+		if recover() != nil { // an error of the user's whose methods panic, as those of a nil pointer
+			msg, ok = "", false
+		}
+	}()
+	var ce *CancelledError
+	switch {
+	case beyondCancellation(err) != nil:
+		return "", false
+	case errors.As(err, &ce):
+		return ce.Msg, true
+	}
+	return t.cancelMsg, isCancelled(err) || t.cancels > 0 && errors.Is(err, context.Canceled)
 }
 
 // panicked completes the task after a panic of its function.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -196,6 +197,33 @@ func TestATasksPanicIsReportedAndItsError(t *testing.T) {
 			t.Errorf("reports %v", *reports)
 		}
 		runMain(t, l, func(co *Coro) error { return Sleep(co, 0) })
+	})
+}
+
+// The methods of such an error panic when they look for what it wraps.
+func TestANilPointerAsAnErrorEndsItsTaskAndNothingElse(t *testing.T) {
+	var broken error = (*fs.PathError)(nil)
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		runMain(t, l, func(co *Coro) error {
+			returned := l.Go(func(*Coro) error { return broken })
+			joined := l.Go(func(*Coro) error { return errors.Join(ErrCancelled, broken) })
+			panicked := l.Go(func(*Coro) error { panic(broken) })
+			if _, err := returned.Await(co); err != broken || returned.Cancelled() {
+				t.Errorf("returned: %v", err)
+			}
+			if _, err := joined.Await(co); err == nil || joined.Cancelled() {
+				t.Errorf("joined with a cancellation: %v", err)
+			}
+			_, err := panicked.Await(co)
+			if p, ok := err.(*PanicError); !ok || p.Value != broken {
+				t.Errorf("panicked: %v", err)
+			}
+			return Sleep(co, 0)
+		})
+		if len(*reports) != 1 {
+			t.Errorf("reports %v", *reports)
+		}
 	})
 }
 
