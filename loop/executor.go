@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -41,14 +42,15 @@ type PoolExecutor struct {
 	name string
 	max  int
 
-	mu      sync.Mutex
-	more    sync.Cond // something was queued, or shut was set
-	queue   []*poolJob
-	workers int // running goroutines
-	started int // numbers their names
-	idle    int
-	shut    bool
-	done    chan struct{} // closed when shut, and the last worker has ended
+	mu        sync.Mutex
+	more      sync.Cond // something was queued, or shut was set
+	queue     []*poolJob
+	cancelled int // how many of the queue were cancelled
+	workers   int // running goroutines
+	started   int // numbers their names
+	idle      int
+	shut      bool
+	done      chan struct{} // closed when shut, and the last worker has ended
 }
 
 // poolJob is a queued function; fn is nil once it was taken or cancelled.
@@ -91,13 +93,17 @@ func (p *PoolExecutor) Submit(fn func()) (Job, error) {
 	}
 	j := &poolJob{p, fn}
 	p.queue = append(p.queue, j)
-	if p.idle >= len(p.queue) || p.workers == p.max {
+	if p.idle >= p.waiting() || p.workers == p.max {
 		p.more.Signal()
 	} else {
 		p.startWorker()
 	}
 	return j, nil
 }
+
+// waiting returns how many functions are queued and were not cancelled. The lock
+// is held.
+func (p *PoolExecutor) waiting() int { return len(p.queue) - p.cancelled }
 
 // startWorker adds a goroutine. The lock is held.
 func (p *PoolExecutor) startWorker() {
@@ -112,28 +118,40 @@ func (p *PoolExecutor) work() {
 	p.mu.Lock()
 	defer func() { // also if a function calls runtime.Goexit
 		p.workers--
-		if len(p.queue) > 0 && p.workers < p.max {
+		if p.waiting() > 0 && p.workers < p.max {
 			p.startWorker()
 		}
 		p.endIfLast()
 		p.mu.Unlock()
 	}()
 	for {
-		for len(p.queue) == 0 && !p.shut {
+		for p.waiting() == 0 && !p.shut {
 			p.idle++
 			p.more.Wait()
 			p.idle--
 		}
-		if len(p.queue) == 0 {
+		if p.waiting() == 0 {
 			return
 		}
-		fn := p.queue[0].fn
-		p.queue[0].fn = nil
-		p.queue[0] = nil
-		p.queue = p.queue[1:]
+		fn := p.take()
 		p.mu.Unlock()
 		p.call(fn)
 	}
+}
+
+// take removes the first function that was not cancelled from the queue, which
+// has one. The lock is held.
+func (p *PoolExecutor) take() (fn func()) {
+	for fn == nil {
+		j := p.queue[0]
+		p.queue[0] = nil
+		p.queue = p.queue[1:]
+		if fn = j.fn; fn == nil {
+			p.cancelled--
+		}
+		j.fn = nil
+	}
+	return fn
 }
 
 // call runs fn without the lock and returns with it.
@@ -150,7 +168,9 @@ func (p *PoolExecutor) endIfLast() {
 	}
 }
 
-// Cancel removes the function from the queue.
+// Cancel prevents the function from being called. It stays in the queue until a
+// worker comes to it or half of the queue is cancelled: to look for it each time
+// would make a flood of them, on the loop's thread, take the square of its number.
 func (j *poolJob) Cancel() bool {
 	p := j.pool
 	p.mu.Lock()
@@ -159,11 +179,10 @@ func (j *poolJob) Cancel() bool {
 		return false
 	}
 	j.fn = nil
-	for i, queued := range p.queue {
-		if queued == j {
-			p.queue = append(p.queue[:i], p.queue[i+1:]...)
-			break
-		}
+	p.cancelled++
+	if 2*p.cancelled >= len(p.queue) {
+		p.queue = slices.DeleteFunc(p.queue, func(j *poolJob) bool { return j.fn == nil })
+		p.cancelled = 0
 	}
 	return true
 }

@@ -183,6 +183,62 @@ func TestCancellingTheFutureWithdrawsAJobThatWasNotStarted(t *testing.T) {
 	})
 }
 
+// Every one of them was looked for in the queue, so that a flood of them took the
+// loop's thread for seconds.
+func TestCancelledJobsLeaveTheQueueTogether(t *testing.T) {
+	const jobs = 100
+	p := newPool(t, 1, "one")
+	g := newGate(t)
+	submit := func(fn func()) Job {
+		t.Helper()
+		j, err := p.Submit(fn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	submit(func() { g.job() })
+	<-g.started
+	var called []int
+	var queued []Job
+	for i := range jobs {
+		queued = append(queued, submit(func() { called = append(called, i) }))
+	}
+	length := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.queue)
+	}
+	cancel := func(from, to int) {
+		t.Helper()
+		for i := from; i < to; i += 3 {
+			if !queued[i].Cancel() || queued[i].Cancel() {
+				t.Errorf("job %d was cancelled not at all or twice", i)
+			}
+		}
+	}
+	cancel(0, jobs)
+	if n := length(); n != jobs {
+		t.Errorf("the queue has %d jobs, want the %d that were submitted", n, jobs)
+	}
+	cancel(1, jobs)
+	if n := length(); n < jobs/3 || n >= jobs {
+		t.Errorf("the queue has %d jobs after most of %d were cancelled", n, jobs)
+	}
+	last := make(chan struct{})
+	submit(func() { close(last) })
+	g.release()
+	waitFor(t, last, "the last job")
+	for i, n := range called {
+		if n != 3*i+2 {
+			t.Fatalf("called %v, want every third in order", called)
+		}
+	}
+	if n := length(); n != 0 || len(called) != jobs/3 {
+		t.Errorf("called %v, and the queue has %d jobs", called, n)
+	}
+}
+
 func TestAJobThatEndsAfterTheLoopWasClosedIsDropped(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		p := newPool(t, 2, "two")
