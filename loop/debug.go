@@ -130,6 +130,9 @@ func (l *Loop) stepTimed(t *task) {
 
 func (l *Loop) logSlow(took time.Duration, what func() string) {
 	if took >= l.slow {
-		l.Logger().Warn(fmt.Sprintf("Executing %s took %.3f seconds", what(), took.Seconds()))
+		// The logger is the program's.
+		l.guarded(func() {
+			l.Logger().Warn(fmt.Sprintf("Executing %s took %.3f seconds", what(), took.Seconds()))
+		}, "Panic in the logger")
 	}
 }

@@ -90,10 +90,18 @@ func (c *ExceptionContext) runsIn() *Context {
 	return nil
 }
 
-// tryDefaultHandler calls the default handler and logs its own failure.
+// tryDefaultHandler calls the default handler and logs its own failure. If the
+// logger panics too, there is nobody left to tell.
 func (l *Loop) tryDefaultHandler(c *ExceptionContext) {
-	if err := try(func() { l.DefaultExceptionHandler(c) }); err != nil && !l.exiting(err.Value) {
+	err := try(func() { l.DefaultExceptionHandler(c) })
+	if err == nil || l.exiting(err.Value) {
+		return
+	}
+	err = try(func() {
 		l.Logger().Error("Error in default exception handler while handling: "+c.Message, "panic", formatPanic(err.Value), keyTraceback, string(err.Stack))
+	})
+	if err != nil {
+		l.exiting(err.Value)
 	}
 }
 

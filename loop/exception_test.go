@@ -257,6 +257,38 @@ func TestABrokenHandlerAndABrokenDefaultHandlerAreOnlyLogged(t *testing.T) {
 	})
 }
 
+// brokenLogger is a handler of records that panics.
+type brokenLogger struct{}
+
+func (brokenLogger) Enabled(context.Context, slog.Level) bool  { return true }
+func (brokenLogger) Handle(context.Context, slog.Record) error { panic("broken logger") }
+func (b brokenLogger) WithAttrs([]slog.Attr) slog.Handler      { return b }
+func (b brokenLogger) WithGroup(string) slog.Handler           { return b }
+
+func TestALoggerThatPanicsDoesNotEndTheRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.logger = slog.New(brokenLogger{})
+		for _, debug := range []bool{false, true} {
+			l.SetDebug(debug)
+			l.SetSlowCallbackDuration(time.Nanosecond)
+			soon(t, l, func() { panic("boom") })
+			l.Go(func(*Coro) error { panic("boom") })
+			called := false
+			soon(t, l, func() { called = true })
+			runOnce(t, l)
+			if !called {
+				t.Errorf("debug mode %v: the last callback was not called", debug)
+			}
+		}
+		reports := collectReports(l)
+		soon(t, l, func() {})
+		runOnce(t, l)
+		if len(*reports) != 1 || (*reports)[0].Message != "Panic in the logger" {
+			t.Errorf("reports %v", *reports)
+		}
+	})
+}
+
 func TestLoopExitPassesThroughTheHandler(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		interrupt := errors.New("interrupt")
