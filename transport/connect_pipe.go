@@ -50,12 +50,16 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 //
 // When nobody can read from a FIFO, pipe or Unix socket any more, the connection is
 // lost at once: with nil if everything was written, else with EPIPE.
+//
+// A packet socket, a pipe with O_DIRECT, and a device that is no terminal get
+// what each Write or Writelines writes with a call of its own, as one packet.
 func ConnectWritePipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Transport, Protocol, error) {
 	p, fd, err := adoptPipe(co, "connect write pipe", factory, pipe)
 	if err != nil {
 		return nil, nil, err
 	}
 	t := newWritePipe(co.Loop(), fd.fd, pipe, p, fd.kind != unix.S_IFCHR)
+	t.packets = fd.hasPackets()
 	if err := announcePipe(co, &t.pipe, t.start); err != nil {
 		t.Abort()
 		return nil, nil, err
@@ -68,6 +72,21 @@ func ConnectWritePipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tr
 type pipeFD struct {
 	fd   int
 	kind uint32
+}
+
+// hasPackets reports whether the file may tell what one call writes from the next:
+// of devices, network interfaces (/dev/net/tun) do.
+func (f pipeFD) hasPackets() bool {
+	switch f.kind {
+	case unix.S_IFSOCK:
+		typ, err := unix.GetsockoptInt(f.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		return err == nil && typ != unix.SOCK_STREAM
+	case unix.S_IFIFO:
+		flags, err := unix.FcntlInt(uintptr(f.fd), unix.F_GETFL, 0)
+		return err == nil && flags&unix.O_DIRECT != 0
+	}
+	_, err := unix.IoctlGetTermios(f.fd, unix.TCGETS)
+	return err != nil
 }
 
 // adoptPipe makes the protocol and the transport's own descriptor of a file. On

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -1220,5 +1221,83 @@ func TestAPipeTakesAProtocolThatCannotBeCompared(t *testing.T) {
 		until(t, co, "the other one has the rest", func() bool { return got == 5 })
 		tr.Close()
 		turns(t, co)
+	})
+}
+
+// packetFiles makes two connected Unix sockets that keep packets apart.
+func packetFiles(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w = os.NewFile(uintptr(fds[0]), "packets r"), os.NewFile(uintptr(fds[1]), "packets w")
+	t.Cleanup(func() {
+		_ = r.Close()
+		_ = w.Close()
+	})
+	return r, w
+}
+
+// packetPipe makes a pipe that keeps packets apart.
+func packetPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_DIRECT); err != nil {
+		t.Fatal(err)
+	}
+	r, w = os.NewFile(uintptr(fds[0]), "packet pipe"), os.NewFile(uintptr(fds[1]), "packet pipe")
+	t.Cleanup(func() {
+		_ = r.Close()
+		_ = w.Close()
+	})
+	return r, w
+}
+
+// readPacket waits for the next packet.
+func readPacket(t *testing.T, co *loop.Coro, r *os.File) string {
+	t.Helper()
+	buf := make([]byte, 4096)
+	n := 0
+	until(t, co, "a packet arrives", func() bool {
+		err := onFD(r, func(fd int) (err error) {
+			n, err = unix.Read(fd, buf)
+			return err
+		})
+		if err != nil && err != syscall.EAGAIN {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	return string(buf[:n])
+}
+
+func TestAWritePipeKeepsPacketsApart(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, open := range []func(t *testing.T) (r, w *os.File){packetFiles, packetPipe} {
+			r, w := open(t)
+			p := &streamDiary{}
+			tr := writePipeOf(t, co, p, w)
+			check(t, tr.Write([]byte("one")))
+			check(t, tr.Writelines([][]byte{[]byte("t"), []byte("wo")}))
+			// The kernel does not take all of these at once.
+			const many = 600
+			for i := range many {
+				check(t, tr.Write(fmt.Appendf(nil, "%04d", i)))
+			}
+			if tr.WriteBufferSize() == 0 {
+				t.Error("nothing is left to be written")
+			}
+			tr.Close()
+			if one, two := readPacket(t, co, r), readPacket(t, co, r); one != "one" || two != "two" {
+				t.Errorf("got %q and %q", one, two)
+			}
+			for i := range many {
+				if got, want := readPacket(t, co, r), fmt.Sprintf("%04d", i); got != want {
+					t.Fatalf("got %q, want %q", got, want)
+				}
+			}
+			p.untilLost(t, co)
+		}
 	})
 }

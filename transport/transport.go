@@ -67,7 +67,7 @@ type Transport interface {
 	// Write queues p for sending, in order, and never blocks. p stays the
 	// caller's: its bytes are copied or sent before Write returns. Small writes
 	// of one turn leave with one send, at the end of the turn; for large ones see
-	// the package's Buffers section.
+	// the package's Buffers section, for packets ConnectWritePipe.
 	//
 	// The error is ErrUnsupported, ErrWriteEOF after WriteEOF, or ErrSendfile
 	// while Sendfile runs, or, in debug mode, loop.ErrWrongThread, and then

@@ -26,6 +26,8 @@ type writePipe struct {
 	queued  []byte
 	flying  []byte // the rest of what is being written, a part of memory
 	memory  []byte
+	packets bool  // whether the file tells what one call writes from the next
+	sizes   []int // of what is left of each packet, if it does
 	write   backend.Op
 	watch   backend.Op
 	watches bool // whether the end of the reader can be seen
@@ -67,6 +69,7 @@ func (t *writePipe) Write(p []byte) error {
 		return err
 	}
 	t.queued = append(t.queued, p...)
+	t.packed(len(p))
 	t.wrote()
 	return nil
 }
@@ -83,6 +86,7 @@ func (t *writePipe) Writelines(bufs [][]byte) error {
 	for _, p := range bufs {
 		t.queued = append(t.queued, p...)
 	}
+	t.packed(n)
 	t.wrote()
 	return nil
 }
@@ -102,15 +106,22 @@ func (t *writePipe) mayWrite(n int) (drop bool, err error) {
 	return true, nil
 }
 
+// packed notes that the last n bytes of the queue belong together.
+func (t *writePipe) packed(n int) {
+	if t.packets {
+		t.sizes = append(t.sizes, n)
+	}
+}
+
 // wrote arranges for the queue to be written: at once if it is more than the high
 // water mark, so that the protocol is paused only for what the kernel does not
-// take, else at the end of the turn. A protocol that is paused already is not
-// resumed from inside its own call.
+// take, or if it cannot be written with what follows, else at the end of the turn.
+// A protocol that is paused already is not resumed from inside its own call.
 func (t *writePipe) wrote() {
 	if t.ended {
 		return
 	}
-	if !t.write.InFlight() && !t.marks.paused && t.WriteBufferSize() > t.marks.high {
+	if !t.write.InFlight() && !t.marks.paused && (t.packets || t.WriteBufferSize() > t.marks.high) {
 		t.writeNow()
 	}
 	if !t.write.InFlight() && !t.atEnd {
@@ -131,7 +142,7 @@ func (t *writePipe) next() {
 	if t.ended || t.write.InFlight() || !t.load() {
 		return
 	}
-	t.write.Buf = t.flying
+	t.write.Buf = t.piece()
 	if err := t.loop.Submit(&t.write); err != nil {
 		t.end(err)
 	}
@@ -150,6 +161,25 @@ func (t *writePipe) load() bool {
 	return len(t.flying) > 0
 }
 
+// piece returns what the next call is to write.
+func (t *writePipe) piece() []byte {
+	if t.packets {
+		return t.flying[:t.sizes[0]]
+	}
+	return t.flying
+}
+
+// took notes that the kernel has n bytes of the piece.
+func (t *writePipe) took(n int) {
+	t.flying = t.flying[n:]
+	if !t.packets {
+		return
+	}
+	if t.sizes[0] -= n; t.sizes[0] == 0 {
+		t.sizes = t.sizes[1:]
+	}
+}
+
 // writeNow writes what the kernel takes at once. Somebody else may have made the
 // file blocking; then nothing is written, for that might take for ever.
 func (t *writePipe) writeNow() {
@@ -158,14 +188,14 @@ func (t *writePipe) writeNow() {
 		return
 	}
 	for t.load() {
-		n, err := unix.Write(int(t.fd), t.flying)
+		n, err := unix.Write(int(t.fd), t.piece())
 		if errno, failed := err.(syscall.Errno); failed && errno != syscall.EAGAIN && errno != syscall.EINTR {
 			t.end(t.failure(errno))
 		}
 		if n <= 0 {
 			return
 		}
-		t.flying = t.flying[n:]
+		t.took(n)
 	}
 }
 
@@ -177,7 +207,7 @@ func (t *writePipe) Complete(op *backend.Op, r backend.Result) {
 	case op == &t.watch:
 		t.watched(r)
 	case r.Errno == 0:
-		t.flying = t.flying[r.N:]
+		t.took(r.N)
 		defer t.written() // also after a runtime.Goexit in the callback
 		t.checkMarks()
 	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
@@ -243,7 +273,7 @@ func (t *writePipe) end(err error) {
 			Message: "Fatal write error on pipe transport", Exception: err, Transport: t, Protocol: t.proto,
 		})
 	}
-	t.queued, t.flying, t.memory = nil, nil, nil
+	t.queued, t.flying, t.memory, t.sizes = nil, nil, nil, nil
 	t.lose(err)
 }
 
