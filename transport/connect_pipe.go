@@ -21,6 +21,8 @@ import (
 // terminal that is to be used for both directions needs a file for each, as from
 // dup(2).
 //
+// A DataReceiver gets packets, as of a packet socket, of up to 256 KiB whole.
+//
 // EOFReceived and then ConnectionLost(nil) follow the end of the stream. A FIFO
 // that nobody has opened for writing yet has not ended.
 // Errors of the kernel are reported to the exception handler and end the
@@ -36,6 +38,9 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 		return nil, nil, err
 	}
 	t := newReadPipe(co.Loop(), fd.fd, pipe, p, fd.kind == unix.S_IFIFO)
+	if fd.hasPackets() {
+		t.size = readPackets
+	}
 	if err := announcePipe(co, &t.pipe, t.start); err != nil {
 		t.Close()
 		return nil, nil, err

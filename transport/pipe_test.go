@@ -1301,3 +1301,22 @@ func TestAWritePipeKeepsPacketsApart(t *testing.T) {
 		}
 	})
 }
+
+func TestAReadPipeTakesALargePacketWhole(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := packetFiles(t)
+		p := &streamDiary{}
+		tr := readPipeOf(t, co, p, r)
+		packet := strings.Repeat("0123456789", 10_000)
+		check(t, onFD(w, func(fd int) error {
+			_, err := unix.Write(fd, []byte(packet))
+			return err
+		}))
+		until(t, co, "the packet arrives", func() bool { return p.data.Len() > 0 })
+		if p.data.String() != packet {
+			t.Errorf("got %d of %d bytes", p.data.Len(), len(packet))
+		}
+		tr.Close()
+		p.untilLost(t, co)
+	})
+}

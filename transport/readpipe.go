@@ -11,9 +11,13 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
-// readPipeBuffer is the size of the buffer of a read pipe in bytes: what a pipe
-// holds, so that one read empties it.
-const readPipeBuffer = 64 << 10
+// The size of the buffer of a read pipe in bytes: what a pipe holds, so that one
+// read empties it; for packets, of which the kernel drops what does not fit, the
+// size that asyncio has.
+const (
+	readPipeBuffer = 64 << 10
+	readPackets    = 256 << 10
+)
 
 // readPipe is the transport of the reading end of a pipe. One read is in flight
 // while reading is wanted; what it brings while reading is paused is kept.
@@ -22,6 +26,7 @@ type readPipe struct {
 	data   DataReceiver
 	buffer BufferReceiver
 	own    []byte // the buffer for a DataReceiver
+	size   int    // of own in bytes
 	protos int    // how many protocols there have been
 	lentBy int    // whose memory the last read went to, as protos, 0 for own
 	read   backend.Op
@@ -37,7 +42,7 @@ type readPipe struct {
 // newReadPipe makes the transport of a descriptor. A FIFO that nobody may have
 // opened for writing yet looks as if it had ended: polling waits for a writer.
 func newReadPipe(l *loop.Loop, fd int, file *os.File, p Protocol, polling bool) *readPipe {
-	t := &readPipe{polling: polling}
+	t := &readPipe{polling: polling, size: readPipeBuffer}
 	t.init(l, t, fd, file)
 	t.read = backend.Op{Code: backend.OpRead, FD: t.fd, Off: -1, Receiver: t}
 	t.first = backend.Op{Code: backend.OpPoll, FD: t.fd, Arg: unix.POLLIN, Receiver: t}
@@ -124,7 +129,7 @@ func (t *readPipe) prepare() {
 		}
 	}
 	if t.own == nil {
-		t.own = make([]byte, readPipeBuffer)
+		t.own = make([]byte, t.size)
 	}
 	t.lentBy, t.read.Buf = 0, t.own
 }
