@@ -220,8 +220,8 @@ func kindOf(fd int32) kind {
 }
 
 // learnMode finds out whether a call of this code could block the thread.
-// Calls with MSG_DONTWAIT cannot. The others ask every time, because the mode
-// belongs to the open file, and others may change it.
+// Calls with MSG_DONTWAIT cannot. The others ask every time, also after they have
+// waited, because the mode belongs to the open file, and others may change it.
 func (e *entry) learnMode(op *backend.Op) {
 	switch op.Code {
 	case backend.OpAccept, backend.OpConnect, backend.OpSendfile:

@@ -77,6 +77,7 @@ func (b *Backend) work(e *entry) {
 	switch b.stage {
 	case stageIn:
 		if b.may(e.in) && e.bits&readable != 0 {
+			b.recheckMode(e, e.in)
 			b.share--
 			b.workInput(e, e.in)
 			return
@@ -84,6 +85,7 @@ func (b *Backend) work(e *entry) {
 		b.stage, b.share = stageOut, shareOfTurn
 	case stageOut:
 		if b.may(e.out) && e.bits&writable != 0 {
+			b.recheckMode(e, e.out)
 			b.share--
 			b.workOutput(e, e.out)
 			return
@@ -105,6 +107,14 @@ func (b *Backend) work(e *entry) {
 // since the Wait, for its completion belongs to the next Dispatch.
 func (b *Backend) may(op *backend.Op) bool {
 	return op != nil && b.share > 0 && op.State.Mark != uint8(b.turnNo)
+}
+
+// recheckMode learns the mode anew, once per turn and direction: somebody may have
+// made the file blocking while op waited.
+func (b *Backend) recheckMode(e *entry, op *backend.Op) {
+	if b.share == shareOfTurn {
+		e.learnMode(op)
+	}
 }
 
 func (b *Backend) workInput(e *entry, op *backend.Op) {

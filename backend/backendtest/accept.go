@@ -54,6 +54,7 @@ func acceptTests() []test {
 		{"the new descriptor is non-blocking and close-on-exec", acceptFlags},
 		{"a multishot takes every connection and ends when cancelled", acceptMulti},
 		{"a multishot takes what was there before", acceptMultiThere},
+		{"a listener made blocking while a multishot waits does not block the thread", acceptMadeBlocking},
 	}), single("accept", []test{
 		{name: "a shut down listener ends its accepts", fn: acceptShutdown},
 		{name: "a connection that waits for bytes is no listener", fn: acceptConnected},
@@ -284,4 +285,17 @@ func acceptRecv(d *driver) {
 		d.submit(o)
 		d.wantErr(o, unix.ENOTCONN)
 	}
+}
+
+func acceptMadeBlocking(d *driver, k listenKind, l int) {
+	multi := d.submit(d.multi(d.op(backend.OpAccept, l)))
+	d.pending(multi)
+	d.setBlocking(l)
+	for n := range 3 {
+		c := d.connectTo(k, l)
+		d.until("multishot accept", func() bool { return len(multi.more) > n })
+		d.wantConnected(d.own(multi.more[n].N), c)
+	}
+	d.cancel(multi)
+	d.outcome(multi)
 }

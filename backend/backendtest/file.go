@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -40,6 +41,7 @@ func writeTests() []test {
 		{name: "a file is written on from its position, in order", fn: writeFilePosition},
 		{name: "a large write and read of a file are exact", fn: writeFileLarge},
 		{name: "to a blocking pipe more than it holds does not block the thread", fn: writeBlockingPipe},
+		{name: "to a pipe made blocking while it waits does not block the thread", fn: writeMadeBlocking},
 		{name: "a read-only file is EBADF", fn: writeReadOnly},
 	}))
 }
@@ -253,6 +255,18 @@ func writeFileLarge(d *driver) {
 			d.t.Fatalf("read at %d: N %d, errno %v, or wrong bytes", pos, r.N, r.Errno)
 		}
 		pos += int64(r.N)
+	}
+}
+
+func writeMadeBlocking(d *driver) {
+	r, w := d.pipe()
+	size := d.fill(w)
+	o := d.submit(d.write(w, bytesOf(size, 0)))
+	d.pending(o)
+	d.setBlocking(w)
+	d.take(r, os.Getpagesize())
+	if res := d.outcome(o); res.Errno != 0 || res.N == 0 || res.N == size {
+		d.t.Errorf("N %d, errno %v", res.N, res.Errno)
 	}
 }
 
