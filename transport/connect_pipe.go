@@ -56,8 +56,10 @@ func ConnectReadPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Tra
 // When nobody can read from a FIFO, pipe or Unix socket any more, the connection is
 // lost at once: with nil if everything was written, else with EPIPE.
 //
-// A packet socket, a pipe with O_DIRECT, and a device that is no terminal get
-// what each Write or Writelines writes with a call of its own, as one packet.
+// A terminal or other device that somebody made blocking since is non-blocking
+// again when it is written to. A packet socket, a pipe with O_DIRECT, and a device
+// that is no terminal get what each Write or Writelines writes with a call of its
+// own, as one packet.
 func ConnectWritePipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Transport, Protocol, error) {
 	p, fd, err := adoptPipe(co, "connect write pipe", factory, pipe)
 	if err != nil {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -132,6 +133,33 @@ func TestAPseudoTerminalWorksInBothDirectionsAtOnce(t *testing.T) {
 				t.Errorf("lost with %v", err)
 			}
 			p.want(t, "made", "lost")
+		}
+	})
+}
+
+func TestATerminalThatSomebodyMadeBlockingKeepsNobodyWaiting(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for _, side := range []string{"master", "slave"} {
+			w, r := openPTY(t)
+			if side == "slave" {
+				w, r = r, w
+			}
+			in, out := &streamDiary{}, &streamDiary{}
+			tr := writePipeOf(t, co, out, w)
+			check(t, onFD(w, func(fd int) error { return unix.SetNonblock(fd, false) }))
+			data := bytes.Repeat([]byte("0123456789"), 20_000)
+			check(t, tr.Write(data[:60_000])) // less than the high water mark
+			turns(t, co)
+			check(t, tr.Write(data[60_000:]))
+			back := readPipeOf(t, co, in, r)
+			until(t, co, "everything arrives", func() bool { return in.data.Len() >= len(data) })
+			if !bytes.Equal(in.data.Bytes(), data) {
+				t.Errorf("%s: got %d other bytes", side, in.data.Len())
+			}
+			tr.Close()
+			out.untilLost(t, co)
+			back.Close()
+			in.untilLost(t, co)
 		}
 	})
 }

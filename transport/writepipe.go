@@ -142,6 +142,11 @@ func (t *writePipe) next() {
 	if t.ended || t.write.InFlight() || !t.load() {
 		return
 	}
+	if !t.watches {
+		// A terminal in blocking mode, which somebody else may have chosen since,
+		// is ready for one byte and then waits for all.
+		_ = unix.SetNonblock(int(t.fd), true)
+	}
 	t.write.Buf = t.piece()
 	if err := t.loop.Submit(&t.write); err != nil {
 		t.end(err)
