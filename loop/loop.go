@@ -92,6 +92,10 @@ func WithLogger(logger *slog.Logger) Option { return func(o *options) { o.logger
 // NewEventLoop returns a new loop that is not running (asyncio.new_event_loop).
 // Debug mode is on if RINGLOOP_DEBUG or PYTHONASYNCIODEBUG is not empty in the
 // environment. The caller must Close it. It may be called from any goroutine.
+//
+// The error is ErrInvalidArgument for a nil option or a name that is no
+// backend's, a *backend.UnavailableError that says why a backend cannot be had,
+// or that of the function of WithBackendFactory.
 func NewEventLoop(opts ...Option) (*Loop, error) {
 	var o options
 	for i, opt := range opts {

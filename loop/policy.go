@@ -17,7 +17,7 @@ type Policy interface {
 	// owns nor closes it.
 	SetEventLoop(l *Loop)
 	// NewEventLoop makes a loop, which does not become the current one. Run calls
-	// it, the function NewEventLoop does not.
+	// it, and returns its error; the function NewEventLoop does not.
 	NewEventLoop() (*Loop, error)
 }
 

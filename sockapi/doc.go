@@ -44,6 +44,15 @@
 // and accepted connections go to the next call in that direction. How much of a
 // cancelled SendAll was sent is not known.
 //
+// # Errors
+//
+// An error is an [OpError], which names the operation, the address or descriptor
+// and the reason: one of the kernel, one of the conditions below, or one of
+// package loop, such as loop.ErrInvalidArgument. Two come as they are: io.EOF,
+// and the *loop.CancelledError of a cancelled task. Others than an OpError are
+// those of Listen, ListenPacket, Dial and the From functions, for a network,
+// name, port or argument that is refused before there is a socket.
+//
 // # Threads
 //
 // A Socket is bound to the loop that uses it first, and its methods belong to

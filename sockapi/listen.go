@@ -36,7 +36,10 @@ type ListenOptions struct {
 // leading @ stands for the abstract namespace. A host name is looked up while
 // the caller waits. The file of a Unix socket must not exist, and is not
 // removed when the socket is closed. TCP_NODELAY is set, and connections inherit
-// it. It may be called from any goroutine.
+// it. // called from any goroutine.
+//
+// The error is an OpError that names the address, loop.ErrInvalidArgument for the
+// network, or a *net.AddrError or *net.DNSError.
 func Listen(network, address string, opts *ListenOptions) (*Socket, error) {
 	var o ListenOptions
 	if opts != nil {

@@ -15,9 +15,11 @@ import (
 // program without a slash is searched in PATH.
 //
 // factory is called first. When the program cannot be started, no callback is
-// called and the error, a *fs.PathError, names the program or the directory. If
-// the task is cancelled meanwhile, the child is killed and reaped before
-// SubprocessExec returns.
+// called and the error, a *fs.PathError, names the program or the directory. For
+// arguments and options that make no sense it is loop.ErrInvalidArgument, for
+// pipes and descriptors that cannot be had that of the kernel. If the task is
+// cancelled meanwhile, the child is killed and reaped before SubprocessExec
+// returns the CancelledError.
 //
 // A protocol that is a FlowController is told when to write less to the child's
 // standard input. A panic of PipeDataReceived closes that pipe.

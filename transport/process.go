@@ -55,7 +55,7 @@ func (p *Process) ReturnCode() (code int, ok bool) { return p.code, p.ended }
 
 // Wait suspends the task until the process has ended and returns what
 // ReturnCode does. It does not wait for the process's pipes, which its own
-// children may keep open.
+// children may keep open. The error is a CancelledError or loop.ErrLoopClosed.
 func (p *Process) Wait(co *loop.Coro) (int, error) {
 	if p.ended {
 		return p.code, nil

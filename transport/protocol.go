@@ -110,12 +110,14 @@ type SubprocessProtocol interface {
 	// PipeDataReceived is called with what the process has written to fd, 1 or 2.
 	// data is borrowed until it returns.
 	PipeDataReceived(fd int, data []byte)
-	// PipeConnectionLost is called once for each pipe: 0, 1 or 2.
+	// PipeConnectionLost is called once for each pipe: 0, 1 or 2. err is nil at the
+	// end of the output and after Close, else what broke the pipe, such as EPIPE if
+	// the child does not read the rest of its input.
 	PipeConnectionLost(fd int, err error)
 	// ProcessExited is called when the process has ended; output may still follow.
 	ProcessExited()
 	// ConnectionLost is called once, last, when the process has ended and every
-	// pipe is closed.
+	// pipe is closed. err is nil; see SubprocessTransport.ReturnCode.
 	ConnectionLost(err error)
 }
 

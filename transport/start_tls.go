@@ -16,7 +16,8 @@ type StartTLSOptions struct {
 	// is said at ServerOptions.
 	ServerSide bool
 	// ServerHostname is the name that the server's certificate must be for; that
-	// of the configuration if it is empty.
+	// of the configuration if it is empty. A client needs one of the two,
+	// AnyHostname, or InsecureSkipVerify in the configuration.
 	ServerHostname string
 	// AnyHostname checks the chain of the certificate, but not its name.
 	AnyHostname bool

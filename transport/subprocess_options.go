@@ -24,10 +24,16 @@ type SubprocessOptions struct {
 	// key the last counts. It is this process's own if nil. A program without a
 	// slash is searched in its PATH.
 	Env []string
-	// NewSession makes the child the leader of a new session (setsid(2)).
+	// NewSession makes the child the leader of a new session (setsid(2)),
+	// and of a process group.
 	NewSession bool
 	// ProcessGroup moves the child to a process group: 0 to a new one of its own
-	// (setpgid(2)). nil leaves it in that of this process.
+	// (setpgid(2)), whose number is the child's. nil leaves it in that of this
+	// process. It excludes NewSession.
+	//
+	// SendSignal and Kill reach the child alone; syscall.Kill with the negated
+	// number reaches its group, but a stranger's if the process has ended and
+	// nobody else is left in the group.
 	ProcessGroup *int
 	// Credential is the user and the groups that the child runs as; it needs
 	// privileges.

@@ -25,7 +25,7 @@ type Conn interface {
 	IsClosing() bool
 	// ExtraInfo returns an optional fact; ok is false if the transport does not
 	// know the name (get_extra_info with its default). See ExtraPeerName and the
-	// other names.
+	// other names. Of pipes it knows "pipe", the *os.File that they were made of.
 	ExtraInfo(name string) (value any, ok bool)
 	// PauseReading stops the delivery of data and of the end of the stream, also
 	// of what has been received already, until ResumeReading. It is idempotent
@@ -137,7 +137,7 @@ type SubprocessTransport interface {
 	Close()
 	// IsClosing reports whether Close was called or the process is gone.
 	IsClosing() bool
-	// ExtraInfo returns an optional fact: "subprocess"; see Conn.
+	// ExtraInfo returns an optional fact: "subprocess", the *Process; see Conn.
 	ExtraInfo(name string) (value any, ok bool)
 	// SetProtocol gives the next event to p, which must not be nil.
 	SetProtocol(p SubprocessProtocol)
