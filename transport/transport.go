@@ -18,7 +18,9 @@ type Conn interface {
 	// calls nothing back before it has returned.
 	Close()
 	// Abort drops what is buffered and loses the connection with a nil error on
-	// the next turn, also while a Close waits. It is idempotent.
+	// the next turn, also while a Close waits. It is idempotent. The peer may take
+	// it for the end of the stream; one that must not is reset if SO_LINGER was set
+	// to 0 before, as by syscall.SetsockoptLinger with TransportSocket.Fd.
 	Abort()
 	// IsClosing reports whether the transport is closed or about to be: since
 	// Close, Abort or an error.
