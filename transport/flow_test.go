@@ -238,3 +238,34 @@ func drainFD(fd int) {
 		}
 	}
 }
+
+// evictor needs only one of the two callbacks of flow control, and leaves the
+// other one to the base.
+type evictor struct {
+	BaseStreamProtocol
+	t     Transport
+	evict int
+}
+
+func (e *evictor) ConnectionMade(t Transport) { e.t = t }
+
+func (e *evictor) PauseWriting() {
+	e.evict++
+	e.t.Abort()
+}
+
+func TestTheBasesHaveTheOtherCallbackOfFlowControl(t *testing.T) {
+	for _, base := range []any{BaseProtocol{}, BaseStreamProtocol{}, BaseDatagramProtocol{}, BaseSubprocessProtocol{}} {
+		if _, ok := base.(FlowController); !ok {
+			t.Errorf("%T is no FlowController", base)
+		}
+	}
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &evictor{}
+		tr, _ := joined(t, co, p)
+		check(t, tr.Write(make([]byte, 4<<20)))
+		if p.evict != 1 || !tr.IsClosing() || tr.WriteBufferSize() != 0 {
+			t.Errorf("PauseWriting was called %d times, %v", p.evict, tr)
+		}
+	})
+}

@@ -57,7 +57,8 @@ type EOFReceiver interface {
 }
 
 // FlowController is a protocol that is told when to write less
-// (asyncio.BaseProtocol.pause_writing). The two calls alternate.
+// (asyncio.BaseProtocol.pause_writing). The two calls alternate. It has both
+// methods: one that needs but one of them embeds a base type for the other.
 type FlowController interface {
 	// PauseWriting is called, from inside the call that writes, when more bytes
 	// are buffered than the high water mark. Writing stays allowed.
@@ -121,7 +122,8 @@ type SubprocessProtocol interface {
 	ConnectionLost(err error)
 }
 
-// BaseProtocol has the callbacks of Protocol that do nothing, for embedding.
+// BaseProtocol has the callbacks of Protocol and FlowController that do nothing,
+// for embedding.
 type BaseProtocol struct{}
 
 // ConnectionMade does nothing.
@@ -130,8 +132,14 @@ func (BaseProtocol) ConnectionMade(Transport) {}
 // ConnectionLost does nothing.
 func (BaseProtocol) ConnectionLost(error) {}
 
-// BaseStreamProtocol has the callbacks of StreamProtocol that do nothing, for
-// embedding.
+// PauseWriting does nothing.
+func (BaseProtocol) PauseWriting() {}
+
+// ResumeWriting does nothing.
+func (BaseProtocol) ResumeWriting() {}
+
+// BaseStreamProtocol has the callbacks of StreamProtocol and FlowController that
+// do nothing, for embedding.
 type BaseStreamProtocol struct{ BaseProtocol }
 
 // DataReceived drops the data.
@@ -140,8 +148,8 @@ func (BaseStreamProtocol) DataReceived([]byte) {}
 // EOFReceived lets the transport close itself.
 func (BaseStreamProtocol) EOFReceived() bool { return false }
 
-// BaseDatagramProtocol has the callbacks of DatagramProtocol that do nothing,
-// for embedding.
+// BaseDatagramProtocol has the callbacks of DatagramProtocol and FlowController
+// that do nothing, for embedding.
 type BaseDatagramProtocol struct{}
 
 // ConnectionMade does nothing.
@@ -156,8 +164,14 @@ func (BaseDatagramProtocol) DatagramReceived([]byte, Addr) {}
 // ErrorReceived ignores the error.
 func (BaseDatagramProtocol) ErrorReceived(error) {}
 
-// BaseSubprocessProtocol has the callbacks of SubprocessProtocol that do
-// nothing, for embedding.
+// PauseWriting does nothing.
+func (BaseDatagramProtocol) PauseWriting() {}
+
+// ResumeWriting does nothing.
+func (BaseDatagramProtocol) ResumeWriting() {}
+
+// BaseSubprocessProtocol has the callbacks of SubprocessProtocol and
+// FlowController that do nothing, for embedding.
 type BaseSubprocessProtocol struct{}
 
 // ConnectionMade does nothing.
@@ -174,3 +188,9 @@ func (BaseSubprocessProtocol) ProcessExited() {}
 
 // ConnectionLost does nothing.
 func (BaseSubprocessProtocol) ConnectionLost(error) {}
+
+// PauseWriting does nothing.
+func (BaseSubprocessProtocol) PauseWriting() {}
+
+// ResumeWriting does nothing.
+func (BaseSubprocessProtocol) ResumeWriting() {}
