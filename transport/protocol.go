@@ -6,6 +6,12 @@ package transport
 // called on the loop's thread, one at a time, in the context that was current
 // when the connection was made or, for a server, when it began to listen.
 //
+// A callback whose parameters or results are wrong is none, and not called:
+//
+//	var _ transport.StreamProtocol = (*myProtocol)(nil)
+//
+// has the compiler look at them.
+//
 // ConnectionMade comes first and exactly once, ConnectionLost last and exactly
 // once, and nothing at all if there never was a connection.
 //
