@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/internal/zone"
+	"github.com/seed-80cfe818/ringloop/loop"
 )
 
 // Addr is the address of a socket: an IP address with a port, a Unix path, or
@@ -136,7 +137,7 @@ func (a Addr) raw(family int, to *backend.Addr) error {
 		ip, scope := a.ip.Addr(), a.scope
 		switch {
 		case !ip.IsValid():
-			return fmt.Errorf("the IP address is not set: %w", syscall.EINVAL)
+			return fmt.Errorf("%w: the IP address is not set", loop.ErrInvalidArgument)
 		case family == syscall.AF_INET:
 			ip = ip.Unmap()
 		case family == syscall.AF_INET6 && ip.Is4():
@@ -152,7 +153,7 @@ func (a Addr) raw(family int, to *backend.Addr) error {
 		to.SetIP(netip.AddrPortFrom(ip, a.ip.Port()), a.flow, scope)
 		return nil
 	case kindHost:
-		return fmt.Errorf("the host name %q is not resolved: %w", a.name, syscall.EINVAL)
+		return fmt.Errorf("%w: the host name %q is not resolved", loop.ErrInvalidArgument, a.name)
 	}
 	return fmt.Errorf("no address is given: %w", syscall.EDESTADDRREQ)
 }

@@ -2,6 +2,8 @@ package sockapi
 
 import (
 	"errors"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -128,13 +130,15 @@ func TestSendToWithoutAnAddressNeedsAPeer(t *testing.T) {
 	})
 }
 
-func TestSendToRefusesAHostName(t *testing.T) {
+func TestSendToRefusesWhatIsNoIPAddress(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		a, _ := packet(t, "udp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			_, err := SendTo(co, a, []byte("x"), HostAddr("localhost", 9))
-			if !errors.Is(err, unix.EINVAL) {
-				t.Errorf("SendTo a name = %v", err)
+			for _, to := range []Addr{HostAddr("localhost", 9), IPAddr(netip.AddrPort{})} {
+				_, err := SendTo(co, a, []byte("x"), to)
+				if !errors.Is(err, loop.ErrInvalidArgument) || !strings.Contains(err.Error(), to.String()) {
+					t.Errorf("SendTo %v: %v", to, err)
+				}
 			}
 			return nil
 		})

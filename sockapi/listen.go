@@ -33,10 +33,11 @@ type ListenOptions struct {
 // Listen makes a socket that listens on an address. The network is tcp, tcp4,
 // tcp6, unix or unixpacket. The address is host:port, where an empty host means
 // every address of the machine and port 0 a free one, or a path, where a
-// leading @ stands for the abstract namespace. A host name is looked up while
+// leading @ stands for the abstract namespace, and the empty one for a name
+// there that the kernel chooses. A host name is looked up while
 // the caller waits. The file of a Unix socket must not exist, and is not
 // removed when the socket is closed. TCP_NODELAY is set, and connections inherit
-// it. // called from any goroutine.
+// it. It may be called from any goroutine.
 //
 // The error is an OpError that names the address, loop.ErrInvalidArgument for the
 // network, or a *net.AddrError or *net.DNSError.

@@ -68,6 +68,8 @@ func Sendfile(co *loop.Coro, t Transport, file io.ReaderAt, offset, count int64,
 	fallback := opts == nil || !opts.NoFallback
 	to, ok := t.(fileSender)
 	switch {
+	case t == nil:
+		return 0, fmt.Errorf("sendfile: %w", invalid("the transport is nil"))
 	case !ok:
 		return 0, fmt.Errorf("sendfile: %w", ErrUnsupported)
 	case file == nil:

@@ -172,6 +172,7 @@ func TestSendfileRefusesWhatItCannotDoAndDoesNotMoveTheFile(t *testing.T) {
 			{"count of 0", tr, f, 0, 0, nil, loop.ErrInvalidArgument},
 			{"negative count", tr, f, 0, -2, nil, loop.ErrInvalidArgument},
 			{"negative offset", tr, f, -1, 1, nil, loop.ErrInvalidArgument},
+			{"no transport", nil, f, 0, 1, nil, loop.ErrInvalidArgument},
 			{"no file", tr, nil, 0, 1, nil, loop.ErrInvalidArgument},
 			{"not a file, without fallback", tr, strings.NewReader("x"), 0, 1, noFallback, sockapi.ErrSendfileNotAvailable},
 			{"another kind of transport", struct{ Transport }{tr}, f, 0, 1, nil, ErrUnsupported},
