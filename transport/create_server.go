@@ -324,9 +324,8 @@ func bindRaw(fd int, addr *backend.Addr) error {
 // prepare sets the options that connections inherit from the listening socket.
 func (l *listener) prepare(o *ServerOptions) error {
 	if l.tcp {
-		if err := l.view.SetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			return err
-		}
+		// A stream that was supplied may be of another protocol, which lacks it.
+		_ = l.view.SetOption(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if o.KeepAlive {
 		return l.view.SetOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)

@@ -200,6 +200,28 @@ func TestASuppliedSocketIsUsedAsItIs(t *testing.T) {
 	})
 }
 
+// Streams of other families than those of the internet have no TCP_NODELAY.
+func TestASuppliedSocketNeedNotBeTCP(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			if err = unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: unix.VMADDR_PORT_ANY}); err != nil {
+				_ = unix.Close(fd)
+			}
+		}
+		if err != nil {
+			t.Skipf("no vsock here: %v", err)
+		}
+		sock := ok[*sockapi.Socket](t)(sockapi.FromFD(fd))
+		srv, err := CreateServer(co, newEcho, nil, "", &ServerOptions{Sock: sock, KeepAlive: true})
+		check(t, err)
+		if !srv.IsServing() {
+			t.Error("the server does not serve")
+		}
+		over(t, co, srv)
+	})
+}
+
 // earlyListener returns a listener on which a cancelled Accept may have taken the
 // connection of the client. On io_uring it often has.
 func earlyListener(t *testing.T, co *loop.Coro, network string) (ln *sockapi.Socket, client net.Conn) {
