@@ -77,13 +77,10 @@ func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
 }
 
 // runsIn returns the context in which the handler is to be called, nil for the
-// current one.
+// current one, which is also that of a nil pointer.
 func (c *ExceptionContext) runsIn() *Context {
-	if c.Task != nil {
-		return c.Task.Context()
-	}
-	for _, about := range []any{c.Future, c.Handle} {
-		if in, ok := about.(interface{ Context() *Context }); ok {
+	for _, about := range []any{c.Task, c.Future, c.Handle} {
+		if in, ok := about.(interface{ Context() *Context }); ok && !isNil(about) {
 			return in.Context()
 		}
 	}

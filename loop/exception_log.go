@@ -104,7 +104,7 @@ func (c *ExceptionContext) attrs() []slog.Attr {
 		fields["task"] = fmt.Sprint(c.Task)
 	}
 	if c.Handle != nil {
-		fields["handle"] = c.Handle.String()
+		fields["handle"] = fmt.Sprint(c.Handle)
 	}
 	if c.Exception != nil {
 		fields[keyException] = c.Exception.Error()

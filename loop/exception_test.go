@@ -289,6 +289,18 @@ func TestALoggerThatPanicsDoesNotEndTheRun(t *testing.T) {
 	})
 }
 
+func TestAReportOfNilPointersIsMadeLikeAnyOther(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		log := logTo(l)
+		l.CallExceptionHandler(&ExceptionContext{
+			Message: "original", Task: (*Task[int])(nil), Future: (*Task[int])(nil), Handle: (*Handle)(nil),
+		})
+		if s := log.String(); !strings.Contains(s, "msg=original") || !strings.Contains(s, "task=<nil>") {
+			t.Errorf("log %q", s)
+		}
+	})
+}
+
 func TestLoopExitPassesThroughTheHandler(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		interrupt := errors.New("interrupt")

@@ -38,9 +38,9 @@ type AnyFuture interface {
 	addDoneCallback(ctx *Context, fn func(AnyFuture)) *DoneCallback
 }
 
-// isNil reports whether f is nil or a nil pointer.
-func isNil(f AnyFuture) bool {
-	v := reflect.ValueOf(f)
+// isNil reports whether x is nil or a nil pointer.
+func isNil(x any) bool {
+	v := reflect.ValueOf(x)
 	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
