@@ -161,3 +161,34 @@ func randomSteps(co *Coro, rng *rand.Rand, others []*Task[int]) (n int, err erro
 	}
 	return n, err
 }
+
+// A goroutine may be moved to another thread at any time, and the one that it was
+// on may become a loop's right after.
+func TestAGoroutineIsNotTakenForTheLoopWhoseThreadItWasOn(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5000 {
+				ownBriefly(new(Loop))
+			}
+		})
+		wg.Go(func() {
+			for range 5000 {
+				if l := loopOfThread(); l != nil {
+					t.Errorf("it is taken for the one of thread %d", l.tid.Load())
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// ownBriefly makes the calling goroutine's thread that of l, for a moment.
+func ownBriefly(l *Loop) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	l.register()
+	defer l.unregister()
+	runtime.Gosched()
+}

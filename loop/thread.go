@@ -24,11 +24,12 @@ func RunningLoop() (*Loop, error) {
 	return nil, ErrNoRunningLoop
 }
 
+// loopOfThread asks for the thread while none can become a loop's: the calling
+// goroutine may be moved, and the thread that it was on be that of a new loop.
 func loopOfThread() *Loop {
-	tid := int32(unix.Gettid())
 	threads.RLock()
 	defer threads.RUnlock()
-	return threads.loops[tid]
+	return threads.loops[int32(unix.Gettid())]
 }
 
 // onThread reports whether the caller is on the loop's thread.
