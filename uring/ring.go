@@ -132,6 +132,7 @@ func (r *ring) close() error {
 		register(r.fd, unregisterRingFDs, unsafe.Pointer(&u), 1)
 	}
 	err := unix.Close(r.fd)
+	lastClose.Store(int64(time.Since(began)))
 	for _, m := range r.maps {
 		if e := unix.Munmap(m); err == nil {
 			err = e

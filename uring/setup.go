@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -52,18 +53,35 @@ const (
 	lockPause = 10 * time.Millisecond
 )
 
+// began is when the process began, and lastClose how long after that it closed a
+// ring, 0 before: the process that was there before may have closed one just then.
+var (
+	began     = time.Now()
+	lastClose atomic.Int64
+)
+
+// awaitClosed pauses if a ring was closed a short while ago, and reports whether
+// one was: what others hold they do not give back because somebody waits.
+func awaitClosed() bool {
+	if time.Since(began)-time.Duration(lastClose.Load()) > lockTries*lockPause {
+		return false
+	}
+	time.Sleep(lockPause)
+	return true
+}
+
 // setup creates a disabled ring with as many of the optional flags as the
 // kernel takes; those that refused names are not even asked for.
 func setup(sq, cq uint32, refused map[string]error) (setupResult, error) {
-	return withinLimit(sq, cq, time.Sleep, func(sq, cq uint32) (setupResult, error) {
+	return withinLimit(sq, cq, awaitClosed, func(sq, cq uint32) (setupResult, error) {
 		return climbDown(sq, cq, refused, ioUringSetup)
 	})
 }
 
 // withinLimit creates a ring that may be smaller than asked for. Without
 // CAP_IPC_LOCK the queues count against RLIMIT_MEMLOCK, and those of a ring that
-// was closed for some milliseconds longer.
-func withinLimit(sq, cq uint32, pause func(time.Duration), create func(sq, cq uint32) (setupResult, error)) (setupResult, error) {
+// was closed for some milliseconds longer; pause waits for such a one.
+func withinLimit(sq, cq uint32, pause func() bool, create func(sq, cq uint32) (setupResult, error)) (setupResult, error) {
 	for tries := 0; ; {
 		r, err := create(sq, cq)
 		switch {
@@ -71,11 +89,10 @@ func withinLimit(sq, cq uint32, pause func(time.Duration), create func(sq, cq ui
 			return r, err
 		case sq > leastSQ || cq > leastCQ:
 			sq, cq = max(sq/2, min(sq, leastSQ)), max(cq/2, min(cq, leastCQ))
-		case tries == lockTries:
+		case tries == lockTries || !pause():
 			return r, err
 		default:
 			tries++
-			pause(lockPause)
 		}
 	}
 }

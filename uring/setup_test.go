@@ -93,18 +93,27 @@ func TestARingThatFindsNoMemoryIsTriedSmallerAndLater(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		fits   func(s size, pauses int) bool
+		due    int // how many pauses there is reason for
 		want   size
 		pauses int
 		err    error
 	}{
-		{"it fits", func(size, int) bool { return true }, size{512, 8192}, 0, nil},
-		{"a quarter fits", func(s size, _ int) bool { return s.cq <= 2048 }, size{128, 2048}, 0, nil},
-		{"memory comes back", func(_ size, n int) bool { return n == 3 }, size{leastSQ, leastCQ}, 3, nil},
-		{"nothing fits", func(size, int) bool { return false }, size{leastSQ, leastCQ}, lockTries, syscall.ENOMEM},
+		{"it fits", func(size, int) bool { return true }, 0, size{512, 8192}, 0, nil},
+		{"a quarter fits", func(s size, _ int) bool { return s.cq <= 2048 }, 0, size{128, 2048}, 0, nil},
+		{"memory comes back", func(_ size, n int) bool { return n == 3 }, 5, size{leastSQ, leastCQ}, 3, nil},
+		{"none comes back", func(size, int) bool { return false }, 5, size{leastSQ, leastCQ}, 5, syscall.ENOMEM},
+		{"none can come back", func(size, int) bool { return false }, 0, size{leastSQ, leastCQ}, 0, syscall.ENOMEM},
+		{"rings are closed all the time", func(size, int) bool { return false }, 1000, size{leastSQ, leastCQ}, lockTries, syscall.ENOMEM},
 	} {
 		var got size
 		pauses := 0
-		_, err := withinLimit(512, 8192, func(time.Duration) { pauses++ }, func(sq, cq uint32) (setupResult, error) {
+		_, err := withinLimit(512, 8192, func() bool {
+			due := pauses < c.due
+			if due {
+				pauses++
+			}
+			return due
+		}, func(sq, cq uint32) (setupResult, error) {
 			if got = (size{sq, cq}); c.fits(got, pauses) {
 				return setupResult{}, nil
 			}
@@ -113,5 +122,23 @@ func TestARingThatFindsNoMemoryIsTriedSmallerAndLater(t *testing.T) {
 		if got != c.want || pauses != c.pauses || !errors.Is(err, c.err) {
 			t.Errorf("%s: got %v after %d pauses, %v; want %v after %d, %v", c.name, got, pauses, err, c.want, c.pauses, c.err)
 		}
+	}
+}
+
+func TestWhatWasClosedLongAgoIsNotWaitedFor(t *testing.T) {
+	longAgo := int64(time.Since(began) - time.Hour)
+	lastClose.Store(longAgo)
+	if awaitClosed() {
+		t.Error("it waits for a ring that was closed an hour ago")
+	}
+	b, err := New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if lastClose.Load() == longAgo {
+		t.Error("Close is not noticed")
 	}
 }
