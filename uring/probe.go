@@ -55,7 +55,7 @@ func probed() (missing map[string]error, err error) {
 		}
 		c.done = !passing(c.err)
 		for _, why := range c.missing {
-			c.done = c.done && !noDescriptors(why)
+			c.done = c.done && !passing(why)
 		}
 	}
 	return c.missing, c.err
@@ -63,11 +63,8 @@ func probed() (missing map[string]error, err error) {
 
 // passing reports whether an error may be gone the next time.
 func passing(err error) bool {
-	return errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EAGAIN) || noDescriptors(err)
-}
-
-func noDescriptors(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	return errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EAGAIN) ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // probe creates a small ring and exercises each feature that is not a flag of
