@@ -77,7 +77,13 @@ func probe() (map[string]error, error) {
 	if err != nil {
 		return nil, err
 	}
+	return exercise(s)
+}
+
+// exercise probes with a ring, which it closes.
+func exercise(s setupResult) (map[string]error, error) {
 	p := &prober{}
+	var err error
 	p.ring, err = newRing(s)
 	defer p.close()
 	if err != nil {
@@ -86,7 +92,7 @@ func probe() (map[string]error, error) {
 	if err := p.ring.enable(); err != nil {
 		return nil, err
 	}
-	if err := p.nop(); err != nil {
+	if err := p.needed(); err != nil {
 		return nil, err
 	}
 	missing := map[string]error{}
@@ -141,6 +147,43 @@ func (p *prober) result() (cqe, error) {
 		err = syscall.Errno(-c.Result())
 	}
 	return c, err
+}
+
+// neededOps are the operations that nothing takes the place of.
+var neededOps = []struct {
+	code uint8
+	name string
+}{
+	{sys.IORING_OP_NOP, "IORING_OP_NOP"},
+	{sys.IORING_OP_POLL_ADD, "IORING_OP_POLL_ADD"},
+	{sys.IORING_OP_ASYNC_CANCEL, "IORING_OP_ASYNC_CANCEL"},
+	{sys.IORING_OP_ACCEPT, "IORING_OP_ACCEPT"},
+	{sys.IORING_OP_CONNECT, "IORING_OP_CONNECT"},
+	{sys.IORING_OP_RECV, "IORING_OP_RECV"},
+	{sys.IORING_OP_RECVMSG, "IORING_OP_RECVMSG"},
+	{sys.IORING_OP_SEND, "IORING_OP_SEND"},
+	{sys.IORING_OP_SENDMSG, "IORING_OP_SENDMSG"},
+	{sys.IORING_OP_READ, "IORING_OP_READ"},
+	{sys.IORING_OP_WRITE, "IORING_OP_WRITE"},
+	{sys.IORING_OP_SHUTDOWN, "IORING_OP_SHUTDOWN"},
+	{sys.IORING_OP_CLOSE, "IORING_OP_CLOSE"},
+}
+
+// needed tries each of them without a descriptor: the kernel says so only where it
+// has and allows the operation.
+func (p *prober) needed() error {
+	for _, op := range neededOps {
+		p.ring.next().PrepOperation(op.code, -1, 0, 0, 0)
+		c, err := p.await()
+		if err != nil {
+			return err
+		}
+		switch errno := syscall.Errno(-c.Result()); errno {
+		case syscall.EACCES, syscall.EPERM, syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOSYS:
+			return os.NewSyscallError(op.name, errno)
+		}
+	}
+	return nil
 }
 
 func (p *prober) nop() error {

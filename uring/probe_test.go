@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
+	sys "github.com/iceber/iouring-go/syscall"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -62,6 +65,54 @@ func TestOnlyShortagesAreProbedAgain(t *testing.T) {
 		if got := passing(err); got != want {
 			t.Errorf("passing(%v) = %v", err, got)
 		}
+	}
+}
+
+// restriction is struct io_uring_restriction.
+type restriction struct {
+	kind uint16
+	what uint8
+	_    [13]uint8
+}
+
+// restrict makes the kernel refuse operation code on a ring that is not enabled
+// yet, and nothing else.
+func restrict(t *testing.T, fd int, code uint8) {
+	t.Helper()
+	const registerRestrictions, registers, operations, flags = 11, 0, 1, 2
+	all := []restriction{{kind: flags, what: 0xff}}
+	for _, n := range []uint8{sys.IORING_REGISTER_ENABLE_RINGS, registerRingFDs, unregisterRingFDs, registerPbufRing} {
+		all = append(all, restriction{kind: registers, what: n})
+	}
+	for n := range uint8(64) {
+		if n != code {
+			all = append(all, restriction{kind: operations, what: n})
+		}
+	}
+	for ; len(all) > 0; all = all[:len(all)-1] { // an older kernel knows fewer numbers
+		if _, err := register(fd, registerRestrictions, unsafe.Pointer(&all[0]), uintptr(len(all))); err == nil {
+			return
+		} else if !errors.Is(err, syscall.EINVAL) {
+			t.Fatal(err)
+		}
+	}
+	t.Skip("no restriction is known here")
+}
+
+func TestIoUringIsUnavailableWhereAnOperationIsRefused(t *testing.T) {
+	for _, op := range neededOps {
+		t.Run(op.name, func(t *testing.T) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			s, err := setup(8, 32, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			restrict(t, s.fd, op.code)
+			if _, err = exercise(s); !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), op.name) {
+				t.Errorf("it says %v", err)
+			}
+		})
 	}
 }
 
