@@ -100,11 +100,11 @@ func exercise(s setupResult) (map[string]error, error) {
 		feature string
 		try     func() error
 	}{
-		{RegisteredRing, p.registeredRing},
 		{ProvidedBuffers, p.providedBuffers},
 		{MultishotRecv, p.multishotRecv},
 		{MultishotAccept, p.multishotAccept},
 		{WaitID, p.waitID},
+		{RegisteredRing, p.registeredRing}, // last, for all calls are made so from then on
 	} {
 		if err := t.try(); err != nil {
 			missing[t.feature] = err

@@ -81,3 +81,30 @@ func TestNewNamesTheEventfdThatItCannotHave(t *testing.T) {
 		}
 	})
 }
+
+func TestARegisteredRingThatCannotBeEnteredIsAllThatIsMissing(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		before, err := probed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		forbid.Flags(t, unix.EINVAL, unix.SYS_IO_URING_ENTER, 3, enterRegisteredRing)
+		probeCache.done = false
+		missing, err := probed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, why := range missing {
+			if before[name] == nil && name != RegisteredRing {
+				t.Errorf("%s is missing: %v", name, why)
+			}
+		}
+		if why := missing[RegisteredRing]; !errors.Is(why, unix.EINVAL) {
+			t.Errorf("why it does without: %v", why)
+		}
+		b := open(t, nil)
+		op := newOp(backend.Op{Code: backend.OpNop})
+		submit(t, b, op)
+		run(t, b, op.ended)
+	})
+}

@@ -50,6 +50,27 @@ func Calls(t *testing.T, errno syscall.Errno, numbers ...uintptr) {
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(n), Jf: 1},
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)})
 	}
+	install(t, filter)
+}
+
+// Flags makes those calls of one number fail with errno from now on in whose
+// argument, counted from 0, one of the bits is set; else it is as Calls.
+func Flags(t *testing.T, errno syscall.Errno, number uintptr, arg int, bits uint32) {
+	t.Helper()
+	const args = 16 // where they begin in struct seccomp_data, each of 8 bytes
+	install(t, []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(number), Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(args + 8*arg)},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: bits, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+	})
+}
+
+// install makes the kernel ask filter about every call, and allows what it says
+// nothing about.
+func install(t *testing.T, filter []unix.SockFilter) {
+	t.Helper()
 	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	runtime.LockOSThread()

@@ -21,6 +21,20 @@ func TestOnlyTheGivenCallsAreRefused(t *testing.T) {
 	})
 }
 
+func TestOnlyCallsWithTheGivenFlagAreRefused(t *testing.T) {
+	Alone(t, func(t *testing.T) {
+		Flags(t, unix.EPERM, unix.SYS_EVENTFD2, 1, unix.EFD_SEMAPHORE)
+		if _, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_SEMAPHORE); err != unix.EPERM {
+			t.Errorf("with the flag: %v", err)
+		}
+		fd, err := unix.Eventfd(unix.EFD_SEMAPHORE, unix.EFD_CLOEXEC)
+		if err != nil {
+			t.Fatalf("without: %v", err)
+		}
+		_ = unix.Close(fd)
+	})
+}
+
 func TestWhatIsSkippedAloneIsSkipped(t *testing.T) {
 	for _, skips := range []bool{true, false} {
 		var sub *testing.T
