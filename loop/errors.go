@@ -38,7 +38,9 @@ var (
 	// ErrTimeout: a time limit passed (asyncio's TimeoutError). [Timeout] returns
 	// it in a [TimeoutError].
 	ErrTimeout = errors.New("timed out")
-	// ErrGoexit: a task's function called runtime.Goexit.
+	// ErrGoexit: a task's function called runtime.Goexit. The loop goes on, and so
+	// it does when a callback calls it, but 2 KB of stack are kept for each such
+	// call until the loop is closed; the runtime bears some hundred thousand.
 	ErrGoexit = errors.New("task called runtime.Goexit")
 	// ErrCancelled is what every [CancelledError] is to errors.Is.
 	ErrCancelled = errors.New("cancelled")
