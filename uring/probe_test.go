@@ -3,7 +3,6 @@ package uring
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -14,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-80cfe818/ringloop/backend"
-	"github.com/seed-80cfe818/ringloop/internal/forbid"
 )
 
 func TestHintNamesTheUsualCause(t *testing.T) {
@@ -150,43 +148,6 @@ func TestFeaturesThatFoundNoDescriptorAreProbedAgain(t *testing.T) {
 	if err != nil || len(after) != len(before) {
 		t.Errorf("then %v is missing, before %v; %v", after, before, err)
 	}
-}
-
-func TestFeaturesThatFoundNoMemoryAreProbedAgain(t *testing.T) {
-	forbid.Alone(t, func(t *testing.T) {
-		if err := syscall.Setresuid(65534, 65534, 65534); err != nil && os.Getuid() == 0 { // root may lock any amount
-			t.Fatal(err)
-		}
-		var limit unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
-			t.Fatal(err)
-		}
-		probeCache.done = false // TestMain has probed
-		missing, err := leastProbe(t, limit)
-		if err != nil || !errors.Is(missing[ProvidedBuffers], syscall.ENOMEM) {
-			t.Skipf("no limit lets a ring be made and no buffers: %v is missing, %v", missing, err)
-		}
-		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
-			t.Fatal(err)
-		}
-		if missing, err := probed(); err != nil || errors.Is(missing[ProvidedBuffers], syscall.ENOMEM) {
-			t.Errorf("then %v is missing, %v", missing, err)
-		}
-	})
-}
-
-// leastProbe probes with the least memory that a ring can be made in.
-func leastProbe(t *testing.T, limit unix.Rlimit) (missing map[string]error, err error) {
-	t.Helper()
-	for few := limit.Cur % 4096; few <= min(limit.Cur, 1<<20); few += 4096 {
-		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: few, Max: limit.Max}); err != nil {
-			t.Fatal(err)
-		}
-		if missing, err = probed(); err == nil {
-			break
-		}
-	}
-	return missing, err
 }
 
 func TestDisabledFeaturesAreReportedWithTheirReason(t *testing.T) {
