@@ -182,7 +182,7 @@ func (c *genCore[T]) begin() {
 // CancelWait cancels what the function waits for, instead of the wait for the
 // function; when that is over, the task itself, and what came is kept.
 func (c *genCore[T]) CancelWait(co *Coro) bool {
-	return c.state == genRunning && c.task.Cancel(co.t.cancelMsg)
+	return c.state == genRunning && c.task.CancelWait(co)
 }
 
 // yield hands a value to the task that waits for it.

@@ -210,9 +210,11 @@ func (f *future) fail(err error) {
 	f.watchFor(err)
 }
 
-// cancel makes a pending future cancelled.
+// cancel makes a pending future cancelled. Of one that has failed the error counts
+// as retrieved: who cancels it does not want it.
 func (f *future) cancel(msg string) bool {
 	if f.state != pending {
+		f.retrieved()
 		return false
 	}
 	f.msg = msg
@@ -220,8 +222,11 @@ func (f *future) cancel(msg string) bool {
 	return true
 }
 
-// CancelWait cancels the future for a task that waits for it.
-func (f *future) CancelWait(co *Coro) bool { return f.self.Cancel(co.t.cancelMsg) }
+// CancelWait cancels the future for a task that waits for it. If that comes too
+// late, the task gets no error that the future has, which is still to be reported.
+func (f *future) CancelWait(co *Coro) bool {
+	return f.state == pending && f.self.Cancel(co.t.cancelMsg)
+}
 
 // wait suspends the task until the future is done.
 func (f *future) wait(co *Coro) error {
@@ -306,7 +311,7 @@ func (f *Future[T]) SetException(err error) error {
 
 // Cancel makes the future cancelled and reports whether it was pending
 // (Future.cancel). msg, which may be empty, is part of the error that waiting
-// tasks get.
+// tasks get. An error that the future has already counts as retrieved.
 func (f *Future[T]) Cancel(msg string) bool {
 	return !f.loop.Refuses("Future.Cancel") && f.cancel(msg)
 }

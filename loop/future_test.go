@@ -199,6 +199,35 @@ func TestCloseReportsWhatNobodyLookedAtInDebugMode(t *testing.T) {
 	}
 }
 
+func TestTheErrorOfWhatIsCancelledTooLateIsNotReported(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetDebug(true) // so that Close makes the reports
+		reports := collectReports(l)
+		future := CreateFuture[int](l)
+		_ = future.SetException(errors.New("unwanted"))
+		task := l.Go(func(*Coro) error { return errors.New("unwanted") })
+		runOnce(t, l)
+		if future.Cancel("") || task.Cancel("") || future.Cancelled() || task.Cancelled() {
+			t.Error("what has failed was cancelled")
+		}
+		lost := CreateFuture[int](l) // not cancelled itself, only the wait for it
+		waiter := l.Go(func(co *Coro) error { _, err := lost.Await(co); return err })
+		runOnce(t, l)
+		_ = lost.SetException(errors.New("lost"))
+		waiter.Cancel("")
+		_, err := RunUntilComplete(l, waiter)
+		wantErr(t, "the cancelled wait", err, ErrCancelled)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		runtime.KeepAlive(future)
+		runtime.KeepAlive(task)
+		if len(*reports) != 1 || (*reports)[0].Exception.Error() != "lost" {
+			t.Errorf("reports %v", *reports)
+		}
+	})
+}
+
 func TestAwaitOfADoneFutureDoesNotWait(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		runMain(t, l, func(co *Coro) error {

@@ -326,9 +326,14 @@ func (t *task) panicked(r any, stack []byte) {
 // Cancel asks the task to end: what it waits for is cancelled, and the wait, or
 // else the next one, returns a CancelledError with msg (Task.cancel). A task
 // that did not start yet never runs its function. It reports whether the task
-// was not done. Requests are counted; see Cancelling.
+// was not done; if it was, its error counts as retrieved. Requests are counted; see
+// Cancelling.
 func (t *task) Cancel(msg string) bool {
-	if t.loop.Refuses("Task.Cancel") || t.state != pending {
+	if t.loop.Refuses("Task.Cancel") {
+		return false
+	}
+	if t.state != pending {
+		t.retrieved()
 		return false
 	}
 	if t.cancelling {

@@ -181,7 +181,11 @@ func (f *ThreadFuture[T]) run(l *Loop, fn func(co *Coro) (T, error)) {
 	})
 	f.AddDoneCallback(func() {
 		if f.Cancelled() {
-			_, _ = l.CallSoonThreadsafe(func() { t.Cancel("") })
+			_, _ = l.CallSoonThreadsafe(func() {
+				if !t.Done() { // or its error would not be reported
+					t.Cancel("")
+				}
+			})
 		}
 	})
 }
