@@ -433,10 +433,11 @@ func (t *task) waiting() string {
 	return ""
 }
 
-// String describes the task.
+// String describes the task. One that is not done is "cancelling" as long as a
+// request was not withdrawn.
 func (t *task) String() string {
 	state := [...]string{"pending", "cancelled", "finished"}[t.state]
-	if t.state == pending && t.mustCancel {
+	if t.state == pending && t.cancels > 0 {
 		state = "cancelling"
 	}
 	if t.state == finished && t.err != nil {

@@ -154,6 +154,36 @@ func TestCancelRequestsAreCountedAndWithdrawn(t *testing.T) {
 	})
 }
 
+func TestATaskSaysThatItIsBeingCancelledUntilTheRequestIsWithdrawn(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		says := func(task AnyTask, state string) {
+			t.Helper()
+			if s := fmt.Sprint(task); !strings.HasPrefix(s, "<Task "+state+" ") {
+				t.Errorf("the task is %s, want %s", s, state)
+			}
+		}
+		task := l.Go(func(co *Coro) error {
+			err := Sleep(co, time.Hour)
+			says(co.Task(), "cancelling")
+			co.Task().Uncancel()
+			says(co.Task(), "pending")
+			return err
+		})
+		says(task, "pending")
+		runOnce(t, l)
+		task.Cancel("")
+		says(task, "cancelling")
+		_, err := RunUntilComplete(l, task)
+		wantErr(t, "task", err, ErrCancelled)
+		says(task, "cancelled")
+		unstarted := l.Go(func(*Coro) error { return nil })
+		unstarted.Cancel("")
+		says(unstarted, "cancelling")
+		runOnce(t, l)
+		says(unstarted, "cancelled")
+	})
+}
+
 func TestCancelAfterTheAwaitedFutureIsDoneWins(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		f := CreateFuture[int](l)
