@@ -235,7 +235,7 @@ func (c *genCore[T]) outcome() error {
 	}
 	c.told = true
 	_, err := c.task.Result()
-	if errors.Is(err, ErrGeneratorExit) {
+	if isError(err, ErrGeneratorExit) {
 		return nil
 	}
 	return err

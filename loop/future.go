@@ -343,7 +343,14 @@ func (f *Future[T]) Await(co *Coro) (T, error) {
 }
 
 // isCancelled reports whether err means that something was cancelled.
-func isCancelled(err error) bool { return errors.Is(err, ErrCancelled) }
+func isCancelled(err error) bool { return isError(err, ErrCancelled) }
+
+// isError is errors.Is for an error of the user's. One whose methods panic, as those
+// of a nil pointer do, is no other.
+func isError(err, target error) (is bool) {
+	defer func() { _ = recover() }()
+	return errors.Is(err, target)
+}
 
 // beyondCancellation returns what err joins with a cancellation, and what must not
 // get lost with it; nil if that is nothing.
@@ -355,7 +362,7 @@ func beyondCancellation(err error) error {
 		case interface{ Unwrap() []error }:
 			var rest []error
 			for _, part := range e.Unwrap() {
-				if isCancelled(part) || errors.Is(part, context.Canceled) {
+				if isCancelled(part) || isError(part, context.Canceled) {
 					part = beyondCancellation(part)
 				}
 				rest = append(rest, part)

@@ -93,7 +93,7 @@ func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
 	defer func() { // also after a panic, which the task may survive
 		over = true
 		timer.Cancel()
-		if expired == nil || t.Uncancel() > before || !isCancelled(err) && !errors.Is(err, context.Canceled) {
+		if expired == nil || t.Uncancel() > before || !isCancelled(err) && !isError(err, context.Canceled) {
 			return
 		}
 		if rest := beyondCancellation(err); rest != nil {

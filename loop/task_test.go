@@ -257,6 +257,39 @@ func TestANilPointerAsAnErrorEndsItsTaskAndNothingElse(t *testing.T) {
 	})
 }
 
+func TestANilPointerAsAnErrorPassesThroughGeneratorsAndTimeouts(t *testing.T) {
+	var broken error = (*fs.PathError)(nil)
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		runMain(t, l, func(co *Coro) error {
+			gen := func() *AsyncGen[int] {
+				return NewAsyncGen(func(_ *Coro, yield func(int) error) error { _ = yield(1); return broken })
+			}
+			for what, end := range map[string]func(g *AsyncGen[int]) error{
+				"Next":   func(g *AsyncGen[int]) error { _, _, err := g.Next(co); return err },
+				"AClose": func(g *AsyncGen[int]) error { return g.AClose(co) },
+			} {
+				g := gen()
+				if _, ok, err := g.Next(co); !ok || err != nil {
+					t.Errorf("the first value: %v, %v", ok, err)
+				}
+				if err := end(g); err != broken {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			err := Timeout(co, time.Millisecond, func() error { _ = Sleep(co, time.Hour); return broken })
+			if err != broken {
+				t.Errorf("a function that took too long: %v", err)
+			}
+			err = Timeout(co, time.Millisecond, func() error { return errors.Join(Sleep(co, time.Hour), broken) })
+			wantErr(t, "joined with the cancellation", err, ErrTimeout)
+			if p := new(fs.PathError); !errors.As(err, &p) || p != nil {
+				t.Errorf("the error got lost: %v", err)
+			}
+			return Sleep(co, 0)
+		})
+	})
+}
+
 func TestTasksRefuseResultsFromOutside(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		task := CreateTask(l, func(*Coro) (int, error) { return 1, nil }, nil)
