@@ -382,6 +382,9 @@ func (t *task) Name() string { return t.name() }
 
 func (t *task) name() string {
 	if t.label == "" {
+		if t.number == 0 { // it had another name, which was taken away
+			t.number = taskNumber.Add(1)
+		}
 		t.label = "Task-" + strconv.FormatUint(t.number, 10)
 	}
 	return t.label

@@ -45,6 +45,12 @@ func TestTaskNames(t *testing.T) {
 			if c.Name() != "later" {
 				t.Errorf("got %q", c.Name())
 			}
+			d := CreateTask(l, func(*Coro) (int, error) { return 0, nil }, &TaskOptions{Name: "chosen"})
+			c.SetName("")
+			d.SetName("")
+			if c.Name() == d.Name() || c.Name() == "" {
+				t.Errorf("without their names the tasks are %q and %q", c.Name(), d.Name())
+			}
 			return nil
 		})
 	})
