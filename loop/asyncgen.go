@@ -242,11 +242,11 @@ func (c *genCore[T]) outcome() error {
 }
 
 func (c *genCore[T]) close(co *Coro) error {
-	switch c.state {
-	case genNew:
+	switch {
+	case c.state == genNew:
 		c.state = genDone
 		return nil
-	case genDone:
+	case c.state == genDone, c.task.Done(): // which end is still to be told
 		return nil
 	}
 	if err := c.check(co); err != nil {

@@ -328,6 +328,41 @@ func TestShutdownAsyncgensClosesWhatIsOpenAndReportsFailures(t *testing.T) {
 	})
 }
 
+// TestShutdownAsyncgensFindsNothingWrongWithWhatIsCancelledAndEnds has generators
+// that return in the turn in which they are to be closed.
+func TestShutdownAsyncgensFindsNothingWrongWithWhatIsCancelledAndEnds(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		waiting, ended := 0, 0
+		consume := func(co *Coro) error {
+			g := NewAsyncGen(func(co *Coro, _ func(int) error) error {
+				waiting++
+				err := Sleep(co, time.Hour)
+				wantErr(t, "a wait while cleaning up", Sleep(co, 0), nil)
+				ended++
+				return err
+			})
+			_, _, err := g.Next(co)
+			return err
+		}
+		consumers := []*Task[struct{}]{l.Go(consume), l.Go(consume)}
+		for waiting < len(consumers) {
+			runOnce(t, l)
+		}
+		for _, c := range consumers {
+			c.Cancel("")
+		}
+		runMain(t, l, ShutdownAsyncgens)
+		for _, c := range consumers {
+			_, err := RunUntilComplete(l, c)
+			wantErr(t, "the consumer", err, ErrCancelled)
+		}
+		if ended != len(consumers) || len(*reports) != 0 {
+			t.Errorf("%d of %d have ended, %d reports", ended, len(consumers), len(*reports))
+		}
+	})
+}
+
 // TestShutdownAsyncgensClosesAllAtTheSameTime has two generators whose cleanups
 // wait for each other.
 func TestShutdownAsyncgensClosesAllAtTheSameTime(t *testing.T) {
