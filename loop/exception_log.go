@@ -106,10 +106,14 @@ func (c *ExceptionContext) attrs() []slog.Attr {
 	if c.Handle != nil {
 		fields["handle"] = fmt.Sprint(c.Handle)
 	}
-	if c.Exception != nil {
-		fields[keyException] = c.Exception.Error()
+	switch err := c.Exception; {
+	case err == nil:
+	case isNil(err): // a pointer that became an error by mistake; its methods may panic
+		fields[keyException] = fmt.Sprintf("%T(%v)", err, err)
+	default:
+		fields[keyException] = err.Error()
 		var p *PanicError
-		if errors.As(c.Exception, &p) {
+		if errors.As(err, &p) {
 			fields[keyTraceback] = string(p.Stack)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log"
 	"log/slog"
 	"regexp"
@@ -294,9 +295,12 @@ func TestAReportOfNilPointersIsMadeLikeAnyOther(t *testing.T) {
 		log := logTo(l)
 		l.CallExceptionHandler(&ExceptionContext{
 			Message: "original", Task: (*Task[int])(nil), Future: (*Task[int])(nil), Handle: (*Handle)(nil),
+			Exception: (*fs.PathError)(nil),
 		})
-		if s := log.String(); !strings.Contains(s, "msg=original") || !strings.Contains(s, "task=<nil>") {
-			t.Errorf("log %q", s)
+		for _, want := range []string{"msg=original", "task=<nil>", "exception=*fs.PathError(<nil>)"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("log %q lacks %q", log, want)
+			}
 		}
 	})
 }
