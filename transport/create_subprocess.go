@@ -75,7 +75,9 @@ func spawn(co *loop.Coro, p SubprocessProtocol, program string, args []string, o
 	}
 	stdio.closeParent()
 	if started {
-		reap(co, newProcess(co.Loop(), s.pid, s.pidfd, nil))
+		p := newProcess(co.Loop(), s.pid, s.pidfd, nil)
+		openSetOf(co.Loop())[p] = struct{}{}
+		reap(co, p)
 	}
 	return nil, err
 }

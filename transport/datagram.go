@@ -476,7 +476,7 @@ func (t *datagram) forget() int32 {
 
 // orphaned closes the descriptor after the loop.
 func (t *datagram) orphaned() {
-	t.loop.Logger().Warn("unclosed transport", "transport", t.String())
+	warnUnclosed(t.loop, t)
 	t.closing, t.ended = true, true
 	t.queue = packetQueue{}
 	fd := t.forget()

@@ -1,6 +1,10 @@
 package transport
 
-import "github.com/seed-80cfe818/ringloop/loop"
+import (
+	"fmt"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
 
 // orphan is something that must let go of descriptors or processes when its
 // loop is closed without it.
@@ -9,14 +13,19 @@ type orphan interface {
 	orphaned()
 }
 
-// openSet holds the pipes, datagram endpoints and processes of one loop that
-// are not over.
+// openSet holds the pipes, datagram endpoints, subprocesses and processes without
+// one of one loop that are not over.
 type openSet map[orphan]struct{}
 
 type openSetKey struct{}
 
 func openSetOf(l *loop.Loop) openSet {
 	return l.Attached(openSetKey{}, func() loop.Attachment { return openSet{} }).(openSet)
+}
+
+// warnUnclosed warns about a transport that was left to its loop's Close.
+func warnUnclosed(l *loop.Loop, t any) {
+	l.Logger().Warn("unclosed transport", "transport", fmt.Sprint(t))
 }
 
 // LoopClosed implements loop.Attachment.

@@ -99,8 +99,12 @@ func (p *pipe) close() {
 	}
 }
 
-// orphaned closes the descriptor after the loop.
+// orphaned closes the descriptor after the loop. A pipe of a child has no file; its
+// subprocess is what was left open.
 func (p *pipe) orphaned() {
+	if p.file != nil {
+		warnUnclosed(p.loop, p.self)
+	}
 	p.closing, p.ended = true, true
 	p.closeNow()
 }

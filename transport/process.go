@@ -34,12 +34,12 @@ type Process struct {
 }
 
 // newProcess watches over a child that was just started. onExit, if not nil, is
-// called once, on the loop's thread, when its return code is known.
+// called once, on the loop's thread, when its return code is known. The caller sees
+// to it that the loop's Close finds the process.
 func newProcess(l *loop.Loop, pid, pidfd int, onExit func()) *Process {
 	p := &Process{loop: l, pid: pid, pidfd: pidfd, onExit: onExit}
 	p.wait = backend.Op{Code: backend.OpWaitID, FD: int32(pidfd), Ext: &p.waitExt, Receiver: p}
 	p.release = backend.Op{Code: backend.OpClose, FD: int32(pidfd), Receiver: p}
-	openSetOf(l)[p] = struct{}{}
 	debugLog(l, "started", p)
 	// The operands are right and the loop is running its task.
 	_ = l.Submit(&p.wait)

@@ -799,6 +799,45 @@ func TestClosingTheLoopClosesWhatWasLeftOpen(t *testing.T) {
 	// TestMain finds what is left.
 }
 
+func TestClosingTheLoopWarnsAboutEveryTransportThatWasLeftOpen(t *testing.T) {
+	kinds := []string{"<Stream ", "<Datagram ", "<ReadPipeTransport ", "<WritePipeTransport ", "<SubprocessTransport "}
+	eachBackend(t, func(t *testing.T, name string) {
+		log := &logBuffer{}
+		l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		open := func(co *loop.Coro) (all []interface{ Close() }, over func()) {
+			stream, in, out, child := &recorder{}, &streamDiary{}, &streamDiary{}, &processDiary{}
+			tr, _ := joined(t, co, stream)
+			ep := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+			r, w := osPipe(t)
+			all = append(all, tr, ep.t, readPipeOf(t, co, in, r), writePipeOf(t, co, out, w), start(t, co, child, SubprocessOptions{}, "cat"))
+			return all, func() {
+				check(t, stream.untilLost(t, co))
+				for _, d := range []*diary{&ep.diary, &in.diary, &out.diary, &child.diary} {
+					check(t, d.untilLost(t, co))
+				}
+			}
+		}
+		runTask(t, l, func(co *loop.Coro) error {
+			closed, over := open(co)
+			for _, tr := range closed {
+				tr.Close()
+			}
+			over()
+			open(co)
+			return nil
+		})
+		check(t, l.Close())
+		if n := log.count("unclosed transport"); n != len(kinds) {
+			t.Errorf("%d warnings, want %d", n, len(kinds))
+		}
+		for _, kind := range kinds {
+			if n := log.count(kind); n != 1 {
+				t.Errorf("%d warnings about a %s, want 1", n, kind)
+			}
+		}
+	})
+}
+
 func TestAServerThatCannotListenEverywhereListensNowhere(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		other, port := localServer(t, co, newEcho, nil)

@@ -237,7 +237,7 @@ func (s *stream) orphan() {
 	if s.fd < 0 {
 		return
 	}
-	s.sh.loop.Logger().Warn("unclosed transport", "transport", s.String())
+	warnUnclosed(s.sh.loop, s)
 	s.keepNames()
 	s.flags |= flagClosing | flagLost
 	s.dropOutput()

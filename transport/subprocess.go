@@ -28,6 +28,7 @@ func connectSubprocess(l *loop.Loop, pid, pidfd int, stdio *childStdio, p Subpro
 	t := &subprocess{caller: newCaller(l)}
 	t.SetProtocol(p)
 	t.proc = newProcess(l, pid, pidfd, t.exited)
+	openSetOf(l)[t] = struct{}{}
 	for fd, end := range stdio.parent {
 		if end == noFD {
 			continue
@@ -82,6 +83,7 @@ func (t *subprocess) pipeLost(fd int, err error) {
 func (t *subprocess) tryFinish() {
 	if t.told && t.open == 0 && !t.finished {
 		t.finished = true
+		delete(openSetOf(t.loop), t)
 		t.soon(t.lost)
 	}
 }
@@ -90,6 +92,15 @@ func (t *subprocess) lost() {
 	// Also after a runtime.Goexit in the callback.
 	defer func() { t.closing, t.proto, t.flow = true, nil, nil }()
 	t.call("ConnectionLost", t, t.proto, func() { t.proto.ConnectionLost(nil) })
+}
+
+// orphaned ends the process after the loop.
+func (t *subprocess) orphaned() {
+	if !t.closing {
+		warnUnclosed(t.loop, t)
+	}
+	t.closing = true
+	t.proc.orphaned()
 }
 
 // PID returns the number of the process.
