@@ -53,11 +53,15 @@ func SubprocessExec(co *loop.Coro, factory func() SubprocessProtocol, program st
 	return t, p, nil
 }
 
-// SubprocessShell runs a command line with /bin/sh -c (loop.subprocess_shell).
-// Quoting is the caller's job. Killing the process kills the shell only. See
-// SubprocessExec.
+// SubprocessShell runs a command line with /bin/sh -c, or with another shell that
+// opts names (loop.subprocess_shell). Quoting is the caller's job. Killing the
+// process kills the shell only. See SubprocessExec.
 func SubprocessShell(co *loop.Coro, factory func() SubprocessProtocol, cmd string, opts *SubprocessOptions) (SubprocessTransport, SubprocessProtocol, error) {
-	return SubprocessExec(co, factory, "/bin/sh", []string{"-c", cmd}, opts)
+	shell := "/bin/sh"
+	if opts != nil && opts.Executable != "" {
+		shell = opts.Executable
+	}
+	return SubprocessExec(co, factory, shell, []string{"-c", cmd}, opts)
 }
 
 // spawn starts the child and waits until its protocol was told.

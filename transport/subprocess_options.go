@@ -18,6 +18,10 @@ type SubprocessOptions struct {
 	// Stdin, Stdout and Stderr are the child's standard streams: Pipe, DevNull,
 	// Inherit, FromFD, FromFile and, for Stderr, the variable Stdout.
 	Stdin, Stdout, Stderr Stdio
+	// Executable is the program to execute if it is not the one of the call, which
+	// then is only what the child finds as its own name, its argument 0. For
+	// SubprocessShell it is the shell, in place of /bin/sh.
+	Executable string
 	// Cwd is the child's working directory; this process's own if empty.
 	Cwd string
 	// Env is the child's whole environment, as KEY=value; of several with the same
@@ -61,6 +65,9 @@ func (o *SubprocessOptions) check(program string, args []string) error {
 			return badSubprocess("argument %d holds a NUL byte", i)
 		}
 	}
+	if strings.Contains(o.Executable, "\x00") {
+		return badSubprocess("Executable holds a NUL byte")
+	}
 	for i, s := range o.Env {
 		if strings.Contains(s, "\x00") {
 			return badSubprocess("Env[%d] holds a NUL byte", i)
@@ -99,6 +106,9 @@ func (o *SubprocessOptions) check(program string, args []string) error {
 // spec prepares what start needs, apart from the standard streams.
 func (o *SubprocessOptions) spec(program string, args []string) *spawnSpec {
 	s := &spawnSpec{program: program, argv: append([]string{program}, args...), dir: o.Cwd, env: o.Env}
+	if o.Executable != "" {
+		s.program = o.Executable
+	}
 	if s.env == nil {
 		s.env = syscall.Environ()
 	}

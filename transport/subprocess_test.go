@@ -615,7 +615,11 @@ func TestArgumentsThatMakeNoSenseAreInvalid(t *testing.T) {
 				_, _, err := SubprocessExec(co, factory, "true", nil, &SubprocessOptions{Env: []string{"A=1", "B=\x00"}})
 				return err
 			},
-			"NUL byte":   func() error { _, _, err := SubprocessShell(co, factory, "echo \x00", nil); return err },
+			"NUL byte": func() error { _, _, err := SubprocessShell(co, factory, "echo \x00", nil); return err },
+			"Executable": func() error {
+				_, _, err := SubprocessExec(co, factory, "true", nil, &SubprocessOptions{Executable: "tr\x00ue"})
+				return err
+			},
 			"no factory": func() error { _, _, err := SubprocessExec(co, nil, "true", nil, nil); return err },
 			"stdin is Stdout": func() error {
 				_, _, err := SubprocessExec(co, factory, "true", nil, &SubprocessOptions{Stdin: Stdout})
@@ -683,6 +687,7 @@ func TestAProgramThatCannotBeStartedIsAnErrorThatNamesIt(t *testing.T) {
 		}{
 			{program: filepath.Join(dir, "absent"), errno: fs.ErrNotExist},
 			{program: "no-such-program", o: SubprocessOptions{Env: []string{"PATH=" + dir}}, errno: syscall.ENOENT},
+			{program: "/bin/sh", o: SubprocessOptions{Executable: filepath.Join(dir, "absent")}, errno: syscall.ENOENT, names: "absent"},
 			{program: plain, errno: fs.ErrPermission},
 			{program: "plain", o: SubprocessOptions{Env: []string{"PATH=" + dir}}, errno: syscall.EACCES},
 			{program: dir, errno: syscall.EACCES},
@@ -731,6 +736,31 @@ func TestAProgramIsSearchedInThePathOfTheChildsEnvironment(t *testing.T) {
 			}
 			if code := p.finished(t, co); code != 0 || p.out[1].String() != "own-shell\n" {
 				t.Errorf("%v: return code %d, output %q", o.Env, code, p.out[1].String())
+			}
+		}
+	})
+}
+
+func TestTheExecutableMayBeAnotherThanTheChildIsTold(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		dir := t.TempDir()
+		check(t, os.Symlink("/bin/sh", filepath.Join(dir, "own-shell")))
+		say := "echo $0"
+		for _, o := range []SubprocessOptions{
+			{Executable: filepath.Join(dir, "own-shell")},
+			{Executable: "own-shell", Env: []string{"PATH=" + dir}},
+			{Executable: "./own-shell", Cwd: dir},
+		} {
+			named, shell := &processDiary{}, &processDiary{}
+			_, _, err := SubprocessExec(co, func() SubprocessProtocol { return named }, "no-such-program", []string{"-c", say}, &o)
+			check(t, err)
+			_, _, err = SubprocessShell(co, func() SubprocessProtocol { return shell }, say, &o)
+			check(t, err)
+			if code := named.finished(t, co); code != 0 || named.out[1].String() != "no-such-program\n" {
+				t.Errorf("%s: return code %d, output %q", o.Executable, code, named.out[1].String())
+			}
+			if code := shell.finished(t, co); code != 0 || shell.out[1].String() != o.Executable+"\n" {
+				t.Errorf("shell %s: return code %d, output %q", o.Executable, code, shell.out[1].String())
 			}
 		}
 	})
