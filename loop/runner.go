@@ -90,7 +90,7 @@ func (l *Loop) cancelAll() error {
 		return err
 	}
 	for _, t := range tasks {
-		if t.Cancelled() {
+		if t.Cancelled() || t.asTask().told {
 			continue
 		}
 		if err := t.Exception(); err != nil {

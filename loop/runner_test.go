@@ -76,6 +76,29 @@ func TestRunCancelsTheTasksThatAreLeftAndWaitsForThem(t *testing.T) {
 	})
 }
 
+func TestAPanicOfATaskThatRunCancelsIsReportedOnce(t *testing.T) {
+	forEachBackendName(t, func(t *testing.T, opt Option) {
+		var left *Task[struct{}]
+		var reports []*ExceptionContext
+		boom := errors.New("boom")
+		err := Run(func(co *Coro) error {
+			l := co.Loop()
+			l.SetExceptionHandler(func(_ *Loop, c *ExceptionContext) { reports = append(reports, c) })
+			left = l.Go(func(co *Coro) error {
+				_ = Sleep(co, time.Hour)
+				panic(boom)
+			})
+			return Sleep(co, 0)
+		}, opt)
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if len(reports) != 1 || !errors.Is(reports[0].Exception, boom) || reports[0].Task != AnyTask(left) {
+			t.Errorf("reports: %v", reports)
+		}
+	})
+}
+
 func TestATaskThatCancelsAllOthersAtTheEndOfRunCutsNothingShort(t *testing.T) {
 	forEachBackendName(t, func(t *testing.T, opt Option) {
 		var last, exit error

@@ -52,6 +52,7 @@ type task struct {
 	gone       bool // its coroutine ended with Goexit
 	eager      bool // in its first step, inside another task or a callback
 	quiet      bool // no report when it is destroyed while pending
+	told       bool // its panic was reported
 	inner      bool // part of something else, and not in AllTasks
 	abandons   uint8
 }
@@ -318,6 +319,7 @@ func (t *task) panicked(r any, stack []byte) {
 	if _, ok := r.(unwind); ok {
 		return
 	}
+	t.told = true
 	t.loop.CallExceptionHandler(&ExceptionContext{
 		Message: "Panic in task " + t.name(), Exception: err, Task: t.self.(AnyTask), SourceTraceback: t.debug.trace(),
 	})
