@@ -185,6 +185,8 @@ func (c *genCore[T]) CancelWait(co *Coro) bool {
 	return c.state == genRunning && c.task.CancelWait(co)
 }
 
+func (c *genCore[T]) relays() {}
+
 // yield hands a value to the task that waits for it.
 func (c *genCore[T]) yield(value T) error {
 	if err := c.co.CheckCurrent("yield"); err != nil {

@@ -68,11 +68,11 @@ func (co *Coro) Suspend(w Canceller) error {
 		return co.l.abandoned(t)
 	}
 	if t.mustCancel && w.CancelWait(co) {
-		t.mustCancel = false
+		t.mustCancel, t.answering = false, answers(w)
 	}
 	t.waitsFor = w
 	alive := t.worker.yield(struct{}{})
-	t.waitsFor = nil
+	t.waitsFor, t.answering = nil, false
 	if !alive {
 		return co.l.abandoned(t)
 	}

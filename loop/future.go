@@ -228,6 +228,8 @@ func (f *future) CancelWait(co *Coro) bool {
 	return f.state == pending && f.self.Cancel(co.t.cancelMsg)
 }
 
+func (f *future) relays() {}
+
 // wait suspends the task until the future is done.
 func (f *future) wait(co *Coro) error {
 	if f.loop != co.l {

@@ -49,6 +49,7 @@ type task struct {
 	queued     bool
 	mustCancel bool
 	cancelling bool // Cancel is asking what the task waits for to end
+	answering  bool // what the task waits for ends with cancelMsg
 	gone       bool // its coroutine ended with Goexit
 	eager      bool // in its first step, inside another task or a callback
 	quiet      bool // no report when it is destroyed while pending
@@ -329,7 +330,7 @@ func (t *task) panicked(r any, stack []byte) {
 // else the next one, returns a CancelledError with msg (Task.cancel). A task
 // that did not start yet never runs its function. It reports whether the task
 // was not done; if it was, its error counts as retrieved. Requests are counted; see
-// Cancelling.
+// Cancelling. Of several that meet one wait, that has the message of the first.
 func (t *task) Cancel(msg string) bool {
 	if t.loop.Refuses("Task.Cancel") {
 		return false
@@ -345,14 +346,32 @@ func (t *task) Cancel(msg string) bool {
 		return true
 	}
 	t.cancels++
-	t.cancelMsg = msg
+	if !t.answering {
+		t.cancelMsg = msg
+	}
 	if t.stdCancel != nil {
 		t.stdCancel(t.coro.CancelledError())
 	}
 	if t.waitsFor == nil || t.mustCancel || !t.cancelWait() {
 		t.mustCancel = true
+	} else {
+		t.answering = answers(t.waitsFor)
 	}
 	return true
+}
+
+// relay is what a task waits for that passes a request to end on, with its
+// message, to a future or another task.
+type relay interface {
+	Canceller
+	relays()
+}
+
+// answers reports whether w itself ends when it is asked to. What passes that on
+// may go on, and is told of every request.
+func answers(w Canceller) bool {
+	_, passedOn := w.(relay)
+	return !passedOn
 }
 
 // cancelWait asks what the task waits for to end.

@@ -219,6 +219,71 @@ func TestOfTwoCancellationsTheWaitTellsTheFirst(t *testing.T) {
 	})
 }
 
+func TestASecondCancelDoesNotChangeTheMessageOfAWaitThatEnds(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for what, wait := range map[string]func(co *Coro) error{
+			"sleep":  func(co *Coro) error { return Sleep(co, time.Hour) },
+			"future": func(co *Coro) error { _, err := CreateFuture[int](l).Await(co); return err },
+			"timeout": func(co *Coro) error {
+				return Timeout(co, time.Hour, func() error { return Sleep(co, time.Hour) })
+			},
+		} {
+			var first, next error
+			task := l.Go(func(co *Coro) error {
+				first = wait(co)
+				next = Sleep(co, time.Hour)
+				return next
+			})
+			soon(t, l, func() {
+				task.Cancel("why")
+				task.Cancel("again")
+				soon(t, l, func() { task.Cancel("enough") })
+			})
+			_, err := RunUntilComplete(l, task)
+			for got, want := range map[error]string{first: "why", next: "enough", err: "enough"} {
+				var ce *CancelledError
+				if !errors.As(got, &ce) || ce.Msg != want {
+					t.Errorf("%s: %v, want the message %q", what, got, want)
+				}
+			}
+		}
+	})
+}
+
+func TestATaskThatGoesOnIsToldTheMessageOfEveryRequest(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var told []string
+		stubborn := func(co *Coro) error {
+			for range 2 {
+				var ce *CancelledError
+				if errors.As(Sleep(co, time.Hour), &ce) {
+					told = append(told, ce.Msg)
+				}
+			}
+			return nil
+		}
+		for what, wait := range map[string]func(co *Coro) error{
+			"task": func(co *Coro) error { _, err := l.Go(stubborn).Await(co); return err },
+			"generator": func(co *Coro) error {
+				_, _, err := NewAsyncGen(func(co *Coro, _ func(int) error) error { return stubborn(co) }).Next(co)
+				return err
+			},
+		} {
+			told = nil
+			task := l.Go(wait)
+			runMain(t, l, func(co *Coro) error { return Sleep(co, time.Millisecond) })
+			for _, msg := range []string{"one", "two"} {
+				task.Cancel(msg)
+				runOnce(t, l)
+			}
+			_, err := RunUntilComplete(l, task)
+			if err != nil || !slices.Equal(told, []string{"one", "two"}) {
+				t.Errorf("%s: it was told %q and ended with %v", what, told, err)
+			}
+		}
+	})
+}
+
 func TestATasksPanicIsReportedAndItsError(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		reports := collectReports(l)
