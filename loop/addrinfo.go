@@ -44,7 +44,7 @@ type AddrInfoHints struct {
 	Family int
 	// Type is SOCK_STREAM, SOCK_DGRAM, SOCK_RAW or, for all, 0.
 	Type int
-	// Proto is IPPROTO_TCP, IPPROTO_UDP or, for any, 0.
+	// Proto is IPPROTO_TCP, IPPROTO_UDP, any other for raw sockets, or 0 for all.
 	Proto int
 	// Flags are AIPassive and so on, or'ed.
 	Flags int

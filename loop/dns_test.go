@@ -55,6 +55,8 @@ var addrInfoCases = []struct {
 	{"127.0.0.1", "80", AddrInfoHints{Proto: unix.IPPROTO_UDP}, []string{"4/dgram/17/127.0.0.1:80"}, nil},
 	{"127.0.0.1", "http", AddrInfoHints{Proto: unix.IPPROTO_TCP}, []string{"4/stream/6/127.0.0.1:80"}, nil},
 	{"127.0.0.1", "", AddrInfoHints{Type: unix.SOCK_RAW, Proto: unix.IPPROTO_ICMP}, []string{"4/raw/1/127.0.0.1:0"}, nil},
+	{"127.0.0.1", "", AddrInfoHints{Proto: unix.IPPROTO_ICMP}, []string{"4/raw/1/127.0.0.1:0"}, nil},
+	{"127.0.0.1", "", AddrInfoHints{Proto: unix.IPPROTO_TCP}, []string{"4/stream/6/127.0.0.1:0"}, nil},
 	{"", "80", AddrInfoHints{Type: unix.SOCK_STREAM}, []string{"6/stream/6/[::1]:80", "4/stream/6/127.0.0.1:80"}, nil},
 	{"", "80", AddrInfoHints{Type: unix.SOCK_STREAM, Flags: AIPassive}, []string{"4/stream/6/0.0.0.0:80", "6/stream/6/[::]:80"}, nil},
 	{"", "80", AddrInfoHints{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Flags: AIPassive}, []string{"4/dgram/17/0.0.0.0:80"}, nil},

@@ -109,6 +109,9 @@ func (q *query) kinds(ctx context.Context) ([]kind, error) {
 			k.port = uint16(n)
 		}
 		found = append(found, k)
+		if q.Proto != 0 {
+			break // a protocol is of one type
+		}
 	}
 	switch {
 	case len(found) > 0:
@@ -119,13 +122,13 @@ func (q *query) kinds(ctx context.Context) ([]kind, error) {
 	return nil, q.fail(EAIService, cause)
 }
 
-// fits reports whether a socket type is one that was asked for. A raw socket
-// has any protocol, but must be asked for by its type if a protocol is given.
+// fits reports whether a socket type is one that was asked for. A raw socket has
+// any protocol, but must be asked for by its type if a service is given as well.
 func (q *query) fits(k kind) bool {
 	if q.Type != 0 && q.Type != k.typ {
 		return false
 	}
-	return q.Proto == 0 || q.Proto == k.proto || k.typ == unix.SOCK_RAW && q.Type != 0
+	return q.Proto == 0 || q.Proto == k.proto || k.typ == unix.SOCK_RAW && (q.Type != 0 || q.service == "")
 }
 
 // addresses returns the addresses of the host.
