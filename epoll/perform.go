@@ -209,6 +209,10 @@ func (b *Backend) write(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 	}
 	buf := op.Buf
 	if e.bits&(blocking|regular) == blocking {
+		// Not a part of buf: the socket may keep packets apart.
+		if n, errno := nowait.Send(e.fd, buf); errno != syscall.ENOTSOCK {
+			return b.output(e, n, errno)
+		}
 		if !pollNow(e.fd, unix.POLLOUT) {
 			return b.output(e, 0, syscall.EAGAIN)
 		}

@@ -42,6 +42,7 @@ func writeTests() []test {
 		{name: "a large write and read of a file are exact", fn: writeFileLarge},
 		{name: "to a blocking pipe more than it holds does not block the thread", fn: writeBlockingPipe},
 		{name: "to a pipe made blocking while it waits does not block the thread", fn: writeMadeBlocking},
+		{name: "to a blocking packet socket does not cut the packet", fn: writeBlockingPackets},
 		{name: "a read-only file is EBADF", fn: writeReadOnly},
 	}))
 }
@@ -294,6 +295,21 @@ func writeBlockingPipe(d *driver) {
 	})
 	if res := d.outcome(o); res.Errno != 0 || res.N == 0 {
 		d.t.Errorf("N %d, errno %v", res.N, res.Errno)
+	}
+}
+
+func writeBlockingPackets(d *driver) {
+	const size = 10_000
+	a, b := d.socketpair(unix.SOCK_SEQPACKET)
+	d.setBlocking(a)
+	for queued, waited := 0, false; !waited; queued++ {
+		o := d.submit(d.write(a, bytesOf(size, 0)))
+		for d.settle(); !o.done && queued > 0; queued-- {
+			waited = true
+			d.take(b, size)
+			d.settle()
+		}
+		d.wantN(o, size)
 	}
 }
 
