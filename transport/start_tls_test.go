@@ -362,6 +362,37 @@ func TestCancellingStartTLSSendsWhatWasQueuedBefore(t *testing.T) {
 	}
 }
 
+// The time is up in the very turn in which the task learns that it was cancelled,
+// as when both have the same limit. Nothing else ends the connection then.
+func TestACancelledStartTLSIsOverAlsoIfItsTimeIsUpMeanwhile(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, _ := joined(t, co, p)
+		stuff(t, co, tr)
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			_, err := StartTLS(co, tr, p, trusting(), nil)
+			return err
+		})
+		turns(t, co)
+		s := tr.(*stream).proto.(*tlsBelow).s
+		task.Cancel("")
+		// Behind the task in the queue.
+		ok[loop.Handle](t)(co.Loop().CallSoon(func() {
+			if s.state != tlsSettled {
+				t.Errorf("the state is %d", s.state)
+			}
+			s.expired()
+		}))
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("the error is %v", err)
+		}
+		if err := p.untilLost(t, co); !errors.Is(err, ErrHandshakeTimeout) {
+			t.Errorf("the connection was lost with %v", err)
+		}
+		p.want(t, "made", "pause", "lost")
+	})
+}
+
 func TestStartTLSRefusesWhatCannotBeUpgraded(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}

@@ -125,7 +125,10 @@ func (s *tlsStream) expired() {
 			s.err = ErrShutdownTimeout
 		}
 		s.raw.Abort()
-	case tlsFailed:
+	case tlsSettled, tlsFailed:
+		if s.state == tlsSettled && s.shake.stop == nil {
+			return // it was successful just in time
+		}
 		if s.err == nil { // the handshake was cancelled
 			s.err = s.opError(&handshakeTimeout{s.params.handshakeTimeout})
 		}
