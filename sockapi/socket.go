@@ -272,6 +272,16 @@ func (s *Socket) Release() {
 	}
 }
 
+// Surrender leaves an adopted socket closed. The owner calls it who closes the
+// descriptor on the loop that has used it: the very one, unlike that of Detach, so
+// that nothing else is left of the socket.
+func (s *Socket) Surrender() {
+	if s.state == stateAdopted {
+		s.detach()
+		s.owner, s.lent = "", nil
+	}
+}
+
 func (s *Socket) owned(op string) error {
 	return &OpError{Op: op, FD: int(s.fd), Err: fmt.Errorf("%w: %s", ErrTransportFD, s.owner)}
 }

@@ -2,6 +2,7 @@ package sockapi
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -272,6 +273,40 @@ func TestASocketOfATransportIsRefusedUntilItIsReleased(t *testing.T) {
 			}
 			a.Release()
 			return SendAll(co, a, []byte("x"))
+		})
+	})
+}
+
+func TestSurrenderLeavesTheDescriptorItselfToTheOwner(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, a, []byte("x")); err != nil {
+				return err
+			}
+			a.Surrender()
+			fd := a.Fd()
+			if fd < 0 {
+				t.Fatal("a socket that is not adopted was surrendered")
+			}
+			if _, err := a.Adopt("test"); err != nil {
+				return err
+			}
+			a.Surrender()
+			a.Surrender()
+			if err := a.Close(); a.Fd() != -1 || err != nil {
+				t.Errorf("afterwards the descriptor is %d, and Close = %v", a.Fd(), err)
+			}
+			if _, err := Recv(co, b, 1); err != nil {
+				return err
+			}
+			if err := unix.Close(fd); err != nil {
+				t.Errorf("the descriptor of the owner: %v", err)
+			}
+			if _, err := Recv(co, b, 1); err != io.EOF {
+				t.Errorf("the peer sees %v, want the end", err)
+			}
+			return nil
 		})
 	})
 }

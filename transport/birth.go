@@ -93,30 +93,9 @@ func (b *birth) protocol(sh *shared, factory func() Protocol) (p Protocol) {
 
 func (b *birth) close(sh *shared) {
 	if b.sock != nil {
-		closeAdopted(b.sock, sh.close)
-		return
+		b.sock.Surrender()
 	}
 	sh.close(int32(b.fd))
-}
-
-// closeAdopted closes a socket that was adopted; giveAway is sh.close or
-// sh.closePort.
-func closeAdopted(sock *sockapi.Socket, giveAway func(fd int32)) {
-	sock.Release()
-	fd, _, err := sock.Detach()
-	if err == nil {
-		giveAway(int32(fd))
-		return
-	}
-	// There is nobody to be told.
-	_ = sock.Close()
-}
-
-// closeOrphaned closes a socket that was adopted, after its loop.
-func closeOrphaned(sock *sockapi.Socket) {
-	sock.Release()
-	// There is nobody to be told.
-	_ = sock.Close()
 }
 
 // adopt makes the transport of a socket of the caller of what. A socket that is

@@ -163,11 +163,10 @@ func (s *datagramSocket) protocol(co *loop.Coro, factory func() DatagramProtocol
 }
 
 func (s *datagramSocket) close(co *loop.Coro) {
-	if sh := sharedOf(co.Loop()); s.sock != nil {
-		closeAdopted(s.sock, sh.closePort)
-	} else {
-		sh.closePort(int32(s.fd))
+	if s.sock != nil {
+		s.sock.Surrender()
 	}
+	sharedOf(co.Loop()).closePort(int32(s.fd))
 }
 
 // socket returns the socket of the caller or a new one.

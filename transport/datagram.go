@@ -456,12 +456,7 @@ func (t *datagram) close() {
 		return // orphaned will close it, or has
 	}
 	delete(openSetOf(t.loop), t)
-	sh, fd := sharedOf(t.loop), t.forget()
-	if t.sock != nil {
-		closeAdopted(t.sock, sh.closePort)
-		return
-	}
-	sh.closePort(fd)
+	sharedOf(t.loop).closePort(t.forget())
 }
 
 // forget returns the descriptor, which nobody sees any more.
@@ -471,6 +466,9 @@ func (t *datagram) forget() int32 {
 	if t.view != nil {
 		t.view.fd = -1
 	}
+	if t.sock != nil {
+		t.sock.Surrender()
+	}
 	return fd
 }
 
@@ -479,12 +477,7 @@ func (t *datagram) orphaned() {
 	warnUnclosed(t.loop, t)
 	t.closing, t.ended = true, true
 	t.queue = packetQueue{}
-	fd := t.forget()
-	if t.sock != nil {
-		closeOrphaned(t.sock)
-		return
-	}
-	closeFD(fd)
+	closeFD(t.forget())
 }
 
 // Close loses the connection when everything is sent.

@@ -1300,6 +1300,30 @@ func TestTheAddressOfAnEndpointIsFreeAfterConnectionLost(t *testing.T) {
 	})
 }
 
+// A socket that the loop has used before it was supplied is closed as one, too: its
+// descriptor has an operation in flight, which takes the loop longer than a copy
+// that has none.
+func TestTheAddressOfAnEndpointIsFreeAfterASocketThatTheLoopHasUsed(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		sock := ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", "127.0.0.1:0", nil))
+		addr := ok[Addr](t)(sock.LocalAddr())
+		for range 200 {
+			_, err := sockapi.SendTo(co, sock, []byte("x"), addr)
+			check(t, err)
+			p := endpoint(t, co, DatagramOptions{Sock: sock})
+			p.untilGot(t, co, "x")
+			p.t.Abort()
+			check(t, p.untilLost(t, co))
+			q := endpoint(t, co, DatagramOptions{LocalAddr: addr})
+			q.t.Abort()
+			check(t, q.untilLost(t, co))
+			turns(t, co)
+			sock = ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", addr.String(), nil))
+		}
+		check(t, sock.Close())
+	})
+}
+
 func TestTheAddressOfAnEndpointIsFreeHoweverThatEnds(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		sock := ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", "127.0.0.1:0", nil))

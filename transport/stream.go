@@ -214,22 +214,26 @@ func (s *stream) release() {
 
 // closeSocket closes the descriptor when the kernel has let go of it.
 func (s *stream) closeSocket() {
+	if s.fd >= 0 {
+		s.sh.close(s.forget())
+	}
+}
+
+// forget returns the descriptor, which nobody sees any more.
+func (s *stream) forget() int32 {
 	fd := s.fd
-	if fd < 0 {
-		return
-	}
 	s.fd = -1
-	if s.cold != nil {
-		if s.cold.view != nil {
-			s.cold.view.fd = -1
-		}
-		if sock := s.cold.sock; sock != nil {
-			s.cold.sock = nil
-			closeAdopted(sock, s.sh.close)
-			return
-		}
+	if s.cold == nil {
+		return fd
 	}
-	s.sh.close(fd)
+	if s.cold.view != nil {
+		s.cold.view.fd = -1
+	}
+	if s.cold.sock != nil {
+		s.cold.sock.Surrender()
+		s.cold.sock = nil
+	}
+	return fd
 }
 
 // orphan closes the descriptor of a stream whose loop is closed.
@@ -241,19 +245,7 @@ func (s *stream) orphan() {
 	s.keepNames()
 	s.flags |= flagClosing | flagLost
 	s.dropOutput()
-	fd := s.fd
-	s.fd = -1
-	if s.cold != nil {
-		if s.cold.view != nil {
-			s.cold.view.fd = -1
-		}
-		if sock := s.cold.sock; sock != nil {
-			s.cold.sock = nil
-			closeOrphaned(sock)
-			return
-		}
-	}
-	closeFD(fd)
+	closeFD(s.forget())
 }
 
 func closeFD(fd int32) {
