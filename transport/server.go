@@ -77,6 +77,9 @@ func (srv *Server) start() error {
 	if srv.closed {
 		return ErrServerClosed
 	}
+	if srv.sh.loop.IsClosed() { // since the task was resumed for the last time
+		return loop.ErrLoopClosed
+	}
 	if srv.serving {
 		return nil
 	}

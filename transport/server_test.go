@@ -799,6 +799,41 @@ func TestClosingTheLoopClosesWhatWasLeftOpen(t *testing.T) {
 	// TestMain finds what is left.
 }
 
+func TestAServerOfAClosedLoopIsRefusedWithoutAReport(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		l := ipcLoop(t, loop.WithBackend(name))
+		errs := map[string]error{}
+		runTask(t, l, func(co *loop.Coro) error {
+			idle, _ := localServer(t, co, mustNotCall(t), &ServerOptions{NoStart: true})
+			serving, _ := localServer(t, co, mustNotCall(t), nil)
+			l.Go(func(co *loop.Coro) error {
+				_, _ = loop.CreateFuture[struct{}](l).Await(co)
+				errs["StartServing"] = idle.StartServing(co)
+				errs["ServeForever"] = idle.ServeForever(co)
+				errs["StartServing again"] = serving.StartServing(co)
+				_, errs["CreateServer"] = CreateServer(co, mustNotCall(t), []string{"127.0.0.1"}, "0", nil)
+				_, errs["CreateUnixServer"] = CreateUnixServer(co, mustNotCall(t), filepath.Join(t.TempDir(), "socket"), nil)
+				return nil
+			})
+			return loop.Sleep(co, 0)
+		})
+		l.SetExceptionHandler(func(_ *loop.Loop, c *loop.ExceptionContext) {
+			if c.Task == nil { // it is pending
+				t.Errorf("reported: %s: %v", c.Message, c.Exception)
+			}
+		})
+		check(t, l.Close())
+		if len(errs) != 5 {
+			t.Errorf("%d calls have returned", len(errs))
+		}
+		for what, err := range errs {
+			if !errors.Is(err, loop.ErrLoopClosed) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}
+
 func TestClosingTheLoopWarnsAboutEveryTransportThatWasLeftOpen(t *testing.T) {
 	kinds := []string{"<Stream ", "<Datagram ", "<ReadPipeTransport ", "<WritePipeTransport ", "<SubprocessTransport "}
 	eachBackend(t, func(t *testing.T, name string) {
