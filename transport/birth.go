@@ -25,9 +25,9 @@ type birth struct {
 // closed.
 func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protocol, error) {
 	sh := sharedOf(co.Loop())
-	if co.Loop().IsClosed() { // since the task was resumed for the last time
+	if co.Loop().IsClosed() {
 		b.close(sh)
-		return nil, nil, fmt.Errorf("%s: %w", b.what, loop.ErrLoopClosed)
+		return nil, nil, fmt.Errorf("%s: %w", b.what, closedError(co))
 	}
 	p := b.protocol(sh, factory)
 	if p == nil {

@@ -120,8 +120,8 @@ func tryAdoptPipe(co *loop.Coro, factory func() Protocol, pipe *os.File) (Protoc
 	if factory == nil {
 		return nil, pipeFD{}, fmt.Errorf("%w: the protocol factory is nil", loop.ErrInvalidArgument)
 	}
-	if co.Loop().IsClosed() { // since the task was resumed for the last time
-		return nil, pipeFD{}, loop.ErrLoopClosed
+	if co.Loop().IsClosed() {
+		return nil, pipeFD{}, closedError(co)
 	}
 	kind, err := pipeKind(pipe)
 	if err != nil {

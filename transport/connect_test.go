@@ -708,6 +708,10 @@ func TestACoroOutsideItsTaskConnectsNothingAndWakesNobody(t *testing.T) {
 			if _, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, nil); !errors.Is(err, loop.ErrNotCurrent) {
 				t.Errorf("CreateConnection in a callback: %v", err)
 			}
+			_, _, err := SubprocessExec(co, func() SubprocessProtocol { t.Error("the factory was called"); return nil }, "/bin/true", nil, nil)
+			if !errors.Is(err, loop.ErrNotCurrent) {
+				t.Errorf("SubprocessExec in a callback: %v", err)
+			}
 			l.Go(func(co *loop.Coro) error {
 				tr, _, err := CreateConnection(co, protocolOf(&recorder{}), "127.0.0.1", port, nil)
 				check(t, err)
@@ -720,6 +724,60 @@ func TestACoroOutsideItsTaskConnectsNothingAndWakesNobody(t *testing.T) {
 			t.Errorf("the task was woken from its own wait: %v", err)
 		}
 	})
+}
+
+// A task that its closed loop unwinds, and that makes one attempt after the other, is
+// ended by a panic, as one that waits again and again.
+func TestATaskThatTriesForEverOnAClosedLoopIsUnwound(t *testing.T) {
+	unserved := func() Protocol { return nil }
+	for what, attempt := range map[string]func(t *testing.T, co *loop.Coro, srv *Server) error{
+		"CreateConnection": func(t *testing.T, co *loop.Coro, _ *Server) error {
+			ours, _ := blockingPair(t)
+			_, _, err := CreateConnection(co, mustNotCall(t), "", "", &ConnectOptions{Sock: ours})
+			return err
+		},
+		"CreateDatagramEndpoint": func(t *testing.T, co *loop.Coro, _ *Server) error {
+			_, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return nil }, &DatagramOptions{LocalAddr: anyPort})
+			return err
+		},
+		"ConnectReadPipe": func(t *testing.T, co *loop.Coro, _ *Server) error {
+			r, w := osPipe(t)
+			check(t, w.Close())
+			_, _, err := ConnectReadPipe(co, mustNotCall(t), r)
+			return err
+		},
+		"CreateServer": func(t *testing.T, co *loop.Coro, _ *Server) error {
+			_, err := CreateServer(co, unserved, []string{"127.0.0.1"}, "0", nil)
+			return err
+		},
+		"ServeForever": func(t *testing.T, co *loop.Coro, srv *Server) error { return srv.ServeForever(co) },
+		"SubprocessExec": func(t *testing.T, co *loop.Coro, _ *Server) error {
+			_, _, err := SubprocessExec(co, func() SubprocessProtocol { t.Error("the factory was called"); return nil }, "/bin/true", nil, nil)
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			eachBackend(t, func(t *testing.T, name string) {
+				l := ipcLoop(t, loop.WithBackend(name))
+				l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+				runTask(t, l, func(co *loop.Coro) error {
+					srv, _ := localServer(t, co, unserved, &ServerOptions{NoStart: true})
+					l.Go(func(co *loop.Coro) error {
+						_, _ = loop.CreateFuture[struct{}](l).Await(co)
+						for range 200 {
+							if err := attempt(t, co, srv); !errors.Is(err, loop.ErrLoopClosed) {
+								t.Errorf("on a closed loop: %v", err)
+							}
+						}
+						t.Error("the task was not unwound")
+						return nil
+					})
+					return loop.Sleep(co, 0)
+				})
+				check(t, l.Close())
+			})
+		})
+	}
 }
 
 func TestTheErrorsOfASuppliedSocketNameTheCall(t *testing.T) {

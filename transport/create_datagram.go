@@ -75,9 +75,9 @@ func (o *DatagramOptions) create(co *loop.Coro, factory func() DatagramProtocol)
 	if err != nil {
 		return nil, nil, err
 	}
-	if co.Loop().IsClosed() { // since the task was resumed for the last time
+	if co.Loop().IsClosed() {
 		s.close(co)
-		return nil, nil, loop.ErrLoopClosed
+		return nil, nil, closedError(co)
 	}
 	p := s.protocol(co, factory)
 	if p == nil {

@@ -87,6 +87,13 @@ func CreateServer(co *loop.Coro, factory func() Protocol, hosts []string, port s
 
 // serve starts a new server and skips a turn. what is the call, for errors.
 func serve(co *loop.Coro, what string, srv *Server, o *ServerOptions) (*Server, error) {
+	served := false
+	defer func() {
+		if !served { // also if a closed loop unwinds the task
+			srv.Close()
+			srv.AbortClients()
+		}
+	}()
 	var err error
 	for _, l := range srv.listeners {
 		if err == nil {
@@ -94,16 +101,15 @@ func serve(co *loop.Coro, what string, srv *Server, o *ServerOptions) (*Server, 
 		}
 	}
 	if err == nil && !o.NoStart {
-		err = srv.start()
+		err = srv.start(co)
 	}
 	if err == nil {
 		err = loop.Sleep(co, 0)
 	}
 	if err != nil {
-		srv.Close()
-		srv.AbortClients()
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	served = true
 	return srv, nil
 }
 

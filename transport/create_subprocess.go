@@ -42,6 +42,13 @@ func SubprocessExec(co *loop.Coro, factory func() SubprocessProtocol, program st
 	if err := o.check(program, args); err != nil {
 		return nil, nil, err
 	}
+	err := co.CheckCurrent("the start of a process") // which is begun before the wait
+	if err == nil && co.Loop().IsClosed() {
+		err = closedError(co)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("subprocess %s: %w", program, err)
+	}
 	p := factory()
 	if p == nil {
 		return nil, nil, badSubprocess("the protocol factory returned nil")

@@ -67,18 +67,18 @@ func (srv *Server) StartServing(co *loop.Coro) error {
 	if err := co.CheckCurrent("StartServing"); err != nil {
 		return err
 	}
-	if err := srv.start(); err != nil {
+	if err := srv.start(co); err != nil {
 		return err
 	}
 	return loop.Sleep(co, 0)
 }
 
-func (srv *Server) start() error {
+func (srv *Server) start(co *loop.Coro) error {
 	if srv.closed {
 		return ErrServerClosed
 	}
-	if srv.sh.loop.IsClosed() { // since the task was resumed for the last time
-		return loop.ErrLoopClosed
+	if srv.sh.loop.IsClosed() {
+		return closedError(co)
 	}
 	if srv.serving {
 		return nil
@@ -123,7 +123,7 @@ func (srv *Server) ServeForever(co *loop.Coro) error {
 	if srv.forever {
 		return ErrServing
 	}
-	if err := srv.start(); err != nil {
+	if err := srv.start(co); err != nil {
 		return err
 	}
 	srv.forever = true

@@ -134,7 +134,8 @@ func (sh *shared) closer() *closer {
 
 func (c *closer) begin(fd int32) {
 	c.op.FD = fd
-	if err := c.sh.loop.Submit(&c.op); err != nil {
+	// A closed loop is not asked: it may unwind the task, and leave fd open.
+	if c.sh.loop.IsClosed() || c.sh.loop.Submit(&c.op) != nil {
 		closeFD(fd)
 		c.closed()
 	}

@@ -6,6 +6,11 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
+// closedError is the ErrLoopClosed of a loop that was closed since the task was resumed
+// for the last time: that of a wait, for a task that does not look at those is unwound
+// in the end.
+func closedError(co *loop.Coro) error { return loop.Sleep(co, 0) }
+
 // waitList is tasks that wait for one event.
 type waitList struct {
 	what string // what they wait for, for messages
