@@ -17,7 +17,9 @@ import (
 // Close of one of them does not end it. It may be called from any goroutine.
 func FromConn(c net.Conn) (*Socket, error) { return fromAny("FromConn", c) }
 
-// FromListener is FromConn for a listener.
+// FromListener is FromConn for a listener. Closing the original of a
+// *net.UnixListener removes the file by which clients find both, unless its
+// SetUnlinkOnClose(false) was called before.
 func FromListener(l net.Listener) (*Socket, error) { return fromAny("FromListener", l) }
 
 // FromPacketConn is FromConn for a packet connection.
