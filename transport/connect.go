@@ -225,23 +225,13 @@ func connect(co *loop.Coro, info *loop.AddrInfo, local []loop.AddrInfo) (int, er
 		err = connectRaw(co, fd, &info.Addr)
 	}
 	if err != nil {
-		dropNew(co.Loop(), fd, err)
+		closeFD(int32(fd)) // at once, so that its local address is free
 		if len(unbound) > 0 {
 			err = &ConnectError{append(unbound, err)}
 		}
 		return -1, err
 	}
 	return fd, nil
-}
-
-// dropNew closes a new socket with which nothing could be begun, because of err:
-// at once, so that its local address is free, unless an operation may be left.
-func dropNew(l *loop.Loop, fd int, err error) {
-	if errors.Is(err, loop.ErrCancelled) || l.IsClosed() {
-		sharedOf(l).close(int32(fd))
-		return
-	}
-	closeFD(int32(fd))
 }
 
 // bindLocal binds a socket to the first local address of its family that can be
@@ -264,7 +254,8 @@ func bindLocal(fd, family int, local []loop.AddrInfo) (before []error, last erro
 	return before, last
 }
 
-// connectRaw connects a socket, which is useless after an error.
+// connectRaw connects a socket, which is useless after an error. Nothing is in flight
+// on it when that returns.
 func connectRaw(co *loop.Coro, fd int, addr *backend.Addr) error {
 	c := &operation{op: backend.Op{Code: backend.OpConnect, FD: int32(fd), Ext: &backend.Ext{Addr: *addr}}}
 	if err := c.perform(co); err != nil {

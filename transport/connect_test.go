@@ -860,6 +860,51 @@ func TestASocketOfAnotherLoopIsAdopted(t *testing.T) {
 	}
 }
 
+// silent returns the port of an address of 127.0.0.1 that answers nobody, because its
+// backlog is full.
+func silent(t *testing.T, co *loop.Coro) string {
+	t.Helper()
+	listener := ok[*sockapi.Socket](t)(sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0))
+	check(t, listener.Bind(anyPort))
+	check(t, listener.Listen(0))
+	addr := ok[Addr](t)(listener.LocalAddr())
+	only := ok[*sockapi.Socket](t)(sockapi.Dial(co, "tcp", addr.String()))
+	t.Cleanup(func() {
+		check(t, only.Close())
+		check(t, listener.Close())
+	})
+	return strconv.Itoa(int(addr.Port()))
+}
+
+func TestALocalPortIsFreeAsSoonAsAConnectIsCancelled(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		port := silent(t, co)
+		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		_, local, err := net.SplitHostPort(free.Addr().String())
+		check(t, err)
+		check(t, free.Close())
+		const tries = 3
+		begun := 0
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			for begun < tries {
+				begun++
+				_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, &ConnectOptions{LocalHost: "127.0.0.1", LocalPort: local})
+				if !errors.Is(err, loop.ErrCancelled) {
+					return err
+				}
+			}
+			return nil
+		})
+		for i := range tries {
+			until(t, co, "it connects", func() bool { return task.Done() || begun > i && strings.Contains(task.Stack(), "connect") })
+			task.Cancel("")
+		}
+		if _, err := task.Await(co); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestALocalPortIsFreeAsSoonAsAConnectionIsRefused(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		port := refusing(t)

@@ -311,7 +311,7 @@ func (o *DatagramOptions) open(co *loop.Coro, p *addrPair) (*datagramSocket, err
 	}
 	s := &datagramSocket{fd: fd, family: p.family}
 	if err := o.setUp(co, s, p); err != nil {
-		dropNew(co.Loop(), fd, err)
+		closeFD(int32(fd)) // at once, so that its local address is free
 		return nil, err
 	}
 	return s, nil

@@ -1324,6 +1324,28 @@ func TestTheAddressOfAnEndpointIsFreeAfterASocketThatTheLoopHasUsed(t *testing.T
 	})
 }
 
+func TestTheAddressOfAnEndpointIsFreeAfterACancelledConnect(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		addr := p.addr(t)
+		p.t.Close()
+		check(t, p.untilLost(t, co))
+		create := func() (DatagramTransport, error) {
+			tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return p }, &DatagramOptions{LocalAddr: addr, RemoteAddr: addr})
+			return tr, err
+		}
+		*p = datagramDiary{}
+		co.Task().Cancel("")
+		if _, err := create(); !errors.Is(err, loop.ErrCancelled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		tr, err := create()
+		check(t, err)
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
 func TestTheAddressOfAnEndpointIsFreeHoweverThatEnds(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		sock := ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", "127.0.0.1:0", nil))
