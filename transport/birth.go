@@ -18,6 +18,7 @@ type birth struct {
 	received sockapi.Received
 	tls      *tlsParams // nil without TLS
 	tcp      bool
+	port     bool // its local address was asked for
 }
 
 // make makes the protocol and its transport, and returns when ConnectionMade
@@ -42,6 +43,9 @@ func (b *birth) make(co *loop.Coro, factory func() Protocol) (Transport, Protoco
 	s := newStream(sh, int32(b.fd), raw, ctx, nil)
 	if b.sock != nil {
 		s.rarely().sock = b.sock
+	}
+	if b.port {
+		s.flags |= flagPort
 	}
 	if b.tcp {
 		s.askName(unix.SYS_GETPEERNAME, &s.peer)
@@ -94,6 +98,10 @@ func (b *birth) protocol(sh *shared, factory func() Protocol) (p Protocol) {
 func (b *birth) close(sh *shared) {
 	if b.sock != nil {
 		b.sock.Surrender()
+	}
+	if b.port {
+		sh.closePort(int32(b.fd))
+		return
 	}
 	sh.close(int32(b.fd))
 }

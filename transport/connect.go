@@ -103,7 +103,7 @@ func CreateConnection(co *loop.Coro, factory func() Protocol, host, port string,
 	if err != nil {
 		return nil, nil, fmt.Errorf("create connection: %w", err)
 	}
-	return (&birth{what: "create connection", fd: fd, tcp: true, tls: params}).make(co, factory)
+	return (&birth{what: "create connection", fd: fd, tcp: true, port: o.hasLocal(), tls: params}).make(co, factory)
 }
 
 // check checks the arguments.
@@ -130,6 +130,9 @@ func (o *ConnectOptions) check(factory func() Protocol, host, port string) (*tls
 	return clientTLS(o.TLS, host, o.ServerHostname, o.AnyHostname, o.HandshakeTimeout, o.ShutdownTimeout)
 }
 
+// hasLocal reports whether the address to connect from is given.
+func (o *ConnectOptions) hasLocal() bool { return o.LocalHost != "" || o.LocalPort != "" }
+
 // dial resolves the names and connects.
 func (o *ConnectOptions) dial(co *loop.Coro, host, port string) (fd int, err error) {
 	hints := loop.AddrInfoHints{Family: o.Family, Type: unix.SOCK_STREAM, Proto: o.Proto, Flags: o.Flags}
@@ -141,12 +144,15 @@ func (o *ConnectOptions) dial(co *loop.Coro, host, port string) (fd int, err err
 		return -1, err
 	}
 	var local []loop.AddrInfo
-	if o.LocalHost != "" || o.LocalPort != "" {
+	if o.hasLocal() {
 		from := hints
 		if o.LocalHost == "" {
 			from.Flags |= loop.AIPassive // or it would be the loopback interface's
 		}
 		if local, err = resolve(co, o.LocalHost, o.LocalPort, &from); err != nil {
+			return -1, err
+		}
+		if err = sharedOf(co.Loop()).ports.wait(co); err != nil {
 			return -1, err
 		}
 	}

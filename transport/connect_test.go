@@ -860,6 +860,38 @@ func TestASocketOfAnotherLoopIsAdopted(t *testing.T) {
 	}
 }
 
+// vanishing is a protocol that tells a task when the connection is lost.
+type vanishing struct {
+	BaseProtocol
+	lost *loop.Future[struct{}]
+}
+
+func (p *vanishing) ConnectionLost(error) { _ = p.lost.SetResult(struct{}{}) }
+
+func TestALocalPortIsFreeAsSoonAsItsConnectionIsLost(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		srv, port := localServer(t, co, newEcho, nil)
+		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		_, local, err := net.SplitHostPort(free.Addr().String())
+		check(t, err)
+		check(t, free.Close())
+		o := &ConnectOptions{LocalHost: "127.0.0.1", LocalPort: local}
+		for range 20 {
+			p := &vanishing{lost: loop.CreateFuture[struct{}](co.Loop())}
+			tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, o)
+			check(t, err)
+			turns(t, co) // a receive is in flight
+			v, _ := tr.ExtraInfo(ExtraSocket)
+			reset := &unix.Linger{Onoff: 1} // or TCP would keep the port
+			check(t, unix.SetsockoptLinger(v.(*TransportSocket).Fd(), unix.SOL_SOCKET, unix.SO_LINGER, reset))
+			tr.Abort()
+			_, err = p.lost.Await(co)
+			check(t, err)
+		}
+		over(t, co, srv)
+	})
+}
+
 // silent returns the port of an address of 127.0.0.1 that answers nobody, because its
 // backlog is full.
 func silent(t *testing.T, co *loop.Coro) string {

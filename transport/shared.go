@@ -20,8 +20,8 @@ type shared struct {
 	ports      portList
 }
 
-// portList counts the listening sockets and datagram sockets that are being
-// closed.
+// portList counts the sockets that are being closed whose addresses others may want:
+// listening and datagram sockets, and those that connected from a given address.
 type portList struct {
 	closing int
 	free    waitList

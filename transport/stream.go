@@ -66,6 +66,7 @@ const (
 	flagSendfile                   // Sendfile is running
 	flagMarks                      // cold.marks was set
 	flagLate                       // ConnectionLost waits for the end of a receive
+	flagPort                       // others may wait for its local address
 )
 
 // warnWrites is from which write after the loss of the connection on each one
@@ -214,7 +215,11 @@ func (s *stream) release() {
 
 // closeSocket closes the descriptor when the kernel has let go of it.
 func (s *stream) closeSocket() {
-	if s.fd >= 0 {
+	switch {
+	case s.fd < 0:
+	case s.flags&flagPort != 0:
+		s.sh.closePort(s.forget())
+	default:
 		s.sh.close(s.forget())
 	}
 }
