@@ -1324,6 +1324,47 @@ func TestTheAddressOfAnEndpointIsFreeAfterASocketThatTheLoopHasUsed(t *testing.T
 	})
 }
 
+func TestEndpointsThatComeAndGoKeepNobodyFromBinding(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		to := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		addr := to.addr(t)
+		enough := false
+		comeAndGo := func(co *loop.Coro) error {
+			for !enough {
+				tr, _, err := CreateDatagramEndpoint(co, func() DatagramProtocol { return BaseDatagramProtocol{} }, &DatagramOptions{RemoteAddr: addr})
+				if err != nil {
+					return err
+				}
+				tr.Abort()
+			}
+			return nil
+		}
+		var tasks []loop.AnyFuture
+		for range 20 {
+			tasks = append(tasks, co.Loop().Go(comeAndGo))
+			check(t, loop.Sleep(co, 0))
+		}
+		bound := co.Loop().Go(func(co *loop.Coro) error {
+			finish(t, co, endpoint(t, co, DatagramOptions{LocalAddr: anyPort}))
+			srv, _ := localServer(t, co, newEcho, nil)
+			over(t, co, srv)
+			return nil
+		})
+		for n := 0; !bound.Done(); n++ {
+			if n == 500 {
+				t.Error("nothing was bound in 500 turns")
+				enough = true
+			}
+			check(t, loop.Sleep(co, 0))
+		}
+		enough = true
+		for _, task := range tasks {
+			until(t, co, "the last is gone", task.Done)
+		}
+		finish(t, co, to)
+	})
+}
+
 func TestTheAddressOfAnEndpointIsFreeAfterACancelledConnect(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"slices"
+
 	"github.com/seed-80cfe818/ringloop/backend"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -23,16 +25,51 @@ type shared struct {
 // portList counts the sockets that are being closed whose addresses others may want:
 // listening and datagram sockets, and those that connected from a given address.
 type portList struct {
-	closing int
-	free    waitList
+	begun   uint64 // how many closes there have been
+	closing int    // how many have not ended
+	waits   []*portWait
+}
+
+// portWait is a task that waits for the closes that had begun before it: others that
+// begin all the time do not keep it waiting.
+type portWait struct {
+	waitList
+	upTo uint64 // the last of them
+	left int
+}
+
+// begin notes that a close has begun, and returns its number.
+func (p *portList) begin() uint64 {
+	p.begun++
+	p.closing++
+	return p.begun
+}
+
+// ended notes that the close with a number has ended.
+func (p *portList) ended(number uint64) {
+	p.closing--
+	for _, w := range p.waits {
+		if number > w.upTo {
+			continue
+		}
+		if w.left--; w.left == 0 {
+			w.wake()
+		}
+	}
+	p.waits = slices.DeleteFunc(p.waits, func(w *portWait) bool { return w.left == 0 })
 }
 
 // wait suspends the task until the sockets that are being closed are closed, so
 // that their addresses are free.
 func (p *portList) wait(co *loop.Coro) error {
-	for p.closing > 0 {
-		p.free.what = "a socket with the address to be closed"
-		if err := p.free.wait(co); err != nil {
+	if p.closing == 0 {
+		return nil
+	}
+	w := &portWait{waitList: waitList{what: "a socket with the address to be closed"}, upTo: p.begun, left: p.closing}
+	p.waits = append(p.waits, w)
+	for w.left > 0 {
+		if err := w.waitList.wait(co); err != nil {
+			p.waits = slices.DeleteFunc(p.waits, func(other *portWait) bool { return other == w })
 			return err
 		}
 	}
@@ -96,7 +133,7 @@ func (l *streamList) orphan() {
 type closer struct {
 	op   backend.Op
 	sh   *shared
-	port bool    // it counts in sh.ports
+	port uint64  // its number in sh.ports, or 0
 	srv  *Server // whose listening socket it is, or nil
 }
 
@@ -106,16 +143,14 @@ func (sh *shared) close(fd int32) { sh.closer().begin(fd) }
 // closePort is close for a socket whose address others may wait for.
 func (sh *shared) closePort(fd int32) {
 	c := sh.closer()
-	c.port = true
-	sh.ports.closing++
+	c.port = sh.ports.begin()
 	c.begin(fd)
 }
 
 // closeListener is closePort for a listening socket of srv, which is told of it.
 func (sh *shared) closeListener(fd int32, srv *Server) {
 	c := sh.closer()
-	c.port, c.srv = true, srv
-	sh.ports.closing++
+	c.port, c.srv = sh.ports.begin(), srv
 	srv.closing++
 	c.begin(fd)
 }
@@ -152,12 +187,10 @@ func (c *closer) Complete(op *backend.Op, r backend.Result) {
 
 func (c *closer) closed() {
 	port, srv := c.port, c.srv
-	c.port, c.srv = false, nil
+	c.port, c.srv = 0, nil
 	c.sh.closers = append(c.sh.closers, c)
-	if port {
-		if c.sh.ports.closing--; c.sh.ports.closing == 0 {
-			c.sh.ports.free.wake()
-		}
+	if port != 0 {
+		c.sh.ports.ended(port)
 	}
 	if srv != nil {
 		srv.closing--
