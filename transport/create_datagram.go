@@ -48,9 +48,10 @@ type DatagramOptions struct {
 }
 
 // CreateDatagramEndpoint makes a UDP or Unix datagram endpoint
-// (loop.create_datagram_endpoint). Every pair of addresses of one family that
-// the options stand for is tried in order; if none can be had, the error is the
-// first one. A socket file that is in the way of a local path is replaced.
+// (loop.create_datagram_endpoint). Of the addresses that a name stands for, the first
+// of each family counts. The pairs of one family are tried in order; if none can be
+// had, the error is the first one. A socket file that is in the way of a local path
+// is replaced.
 // ConnectionMade has been called when it returns. opts may be nil.
 //
 // The error is loop.ErrInvalidArgument, that of the resolver, a sockapi.OpError
