@@ -13,7 +13,8 @@ var ErrGeneratorExit = errors.New("generator exit")
 
 // AsyncGen is an asynchronous generator: a function that produces values, and
 // may wait between them. The function runs on a task of its own, which does not
-// count among the loop's tasks, and only while somebody waits in Next or AClose.
+// count among the loop's tasks, and only while somebody waits in Next or AClose,
+// unless that task is cancelled, as by a Timeout in the function.
 //
 // The loop knows every generator that was begun and did not end: an open one is
 // closed by ShutdownAsyncgens, and when nobody refers to it any more. All methods
@@ -37,6 +38,7 @@ type genCore[T any] struct {
 	state  genState
 
 	closing bool // yield returns ErrGeneratorExit
+	exiting bool // yield has done so
 	ignored bool // the function yielded nevertheless
 	told    bool // the function's error was returned
 }
@@ -141,20 +143,22 @@ func (c *genCore[T]) check(co *Coro) error {
 	switch {
 	case c.l != co.l:
 		return fmt.Errorf("asynchronous generator: %w", ErrDifferentLoop)
-	case c.state == genRunning || c.waiter != nil: // or what came is still for the waiter
+	case c.waiter != nil, c.co == co:
 		return fmt.Errorf("%w: asynchronous generator is already running", ErrInvalidState)
 	}
 	return nil
 }
 
-// resume lets the function run until it yields or ends.
+// resume lets the function run until it yields or ends. It runs already if its own
+// task was cancelled between two values, as by a Timeout in the function.
 func (c *genCore[T]) resume(co *Coro) error {
-	begun := c.state != genNew
+	before := c.state
 	c.state = genRunning
-	if begun {
-		c.co.Wake()
-	} else {
+	switch before {
+	case genNew:
 		c.begin()
+	case genSuspended:
+		c.co.Wake()
 	}
 	c.waiter = co
 	defer func() { c.waiter = nil }()
@@ -193,8 +197,7 @@ func (c *genCore[T]) yield(value T) error {
 		return err
 	}
 	if c.closing {
-		c.ignored = true
-		panic(unwind{})
+		return c.exit()
 	}
 	c.value, c.has, c.state = value, true, genSuspended
 	if c.waiter != nil {
@@ -207,9 +210,19 @@ func (c *genCore[T]) yield(value T) error {
 		}
 	}
 	if c.closing {
-		return ErrGeneratorExit
+		return c.exit()
 	}
 	return nil
+}
+
+// exit tells the function to return. One that was told before is made to.
+func (c *genCore[T]) exit() error {
+	if c.exiting {
+		c.ignored = true
+		panic(unwind{})
+	}
+	c.exiting = true
+	return ErrGeneratorExit
 }
 
 // yielding is what a generator's task waits for between two values.
@@ -278,7 +291,7 @@ func (c *genCore[T]) object() any {
 func (c *genCore[T]) collected() {
 	// A closed loop has closed the generator.
 	_, _ = c.l.CallSoonThreadsafe(func() {
-		if c.state == genSuspended {
+		if c.state != genDone && c.waiter == nil {
 			c.l.closeAsyncgen(c)
 		}
 	})

@@ -203,6 +203,44 @@ func TestAGeneratorCancelledBetweenTwoValuesEnds(t *testing.T) {
 	})
 }
 
+// TestAGeneratorThatCleansUpByItselfIsWaitedFor has a generator that was cancelled
+// between two values, and waits.
+func TestAGeneratorThatCleansUpByItselfIsWaitedFor(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		cleaning := func(co *Coro, then func(yield func(int) error) error) *AsyncGen[int] {
+			gate := CreateFuture[int](l)
+			var inner AnyTask
+			g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+				inner = co.Task()
+				wantErr(t, "yield", yield(1), ErrCancelled)
+				soon(t, l, func() { soon(t, l, func() { _ = gate.SetResult(0) }) })
+				_, err := gate.Await(co)
+				return errors.Join(err, then(yield))
+			})
+			_, _, err := g.Next(co)
+			inner.Cancel("enough")
+			if err = errors.Join(err, Sleep(co, 0)); err != nil || gate.Done() {
+				t.Errorf("before the cleanup: %v, it has ended: %v", err, gate.Done())
+			}
+			return g
+		}
+		end := errors.New("the end")
+		runMain(t, l, func(co *Coro) error {
+			g := cleaning(co, func(func(int) error) error { return end })
+			_, ok, err := g.Next(co)
+			wantErr(t, "Next", err, end)
+			if ok {
+				t.Error("there is another value")
+			}
+			g = cleaning(co, func(yield func(int) error) error { return yield(2) })
+			if v, ok, err := g.Next(co); v != 2 || !ok || err != nil {
+				t.Errorf("Next: %d, %v, %v", v, ok, err)
+			}
+			return errors.Join(g.AClose(co), cleaning(co, func(yield func(int) error) error { return yield(2) }).AClose(co))
+		})
+	})
+}
+
 func TestThePanicOfAGeneratorReachesItsConsumer(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		reports := collectReports(l)
