@@ -99,6 +99,40 @@ func TestGoexitDuringCloseDoesNotKeepTheLoopOpen(t *testing.T) {
 	})
 }
 
+// panicking panics whatever it is told of.
+type panicking struct{ told int }
+
+func (p *panicking) Complete(*backend.Op, backend.Result) { p.LoopClosed() }
+func (p *panicking) LoopClosed()                          { p.told++; panic("told") }
+
+func TestPanicsDuringCloseAreReportedAndKeepNothingOpen(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		reports := collectReports(l)
+		fd, _ := socketPair(t)
+		var p panicking
+		var ops [2]backend.Op
+		unwound := false
+		l.GoInner("waiting", nil, func(co *Coro) error {
+			defer func() { unwound = true }()
+			for i := range ops {
+				ops[i] = backend.Op{Receiver: &p, Code: backend.OpPoll, FD: int32(fd), Arg: unix.POLLIN}
+				if err := l.Submit(&ops[i]); err != nil {
+					t.Error(err)
+				}
+				l.Attached(i, func() Attachment { return &p })
+			}
+			return Sleep(co, time.Hour)
+		})
+		runOnce(t, l)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if told := len(ops) + 2; p.told != told || len(*reports) != told || !unwound {
+			t.Errorf("%d of %d were told, %d reports, the task was unwound: %v", p.told, told, len(*reports), unwound)
+		}
+	})
+}
+
 func TestGoexitInACompletionKeepsTheOthers(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		for i := range 2 {

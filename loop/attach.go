@@ -32,7 +32,7 @@ func (l *Loop) Attached(key any, newAttachment func() Attachment) Attachment {
 // closeAttached tells the attachments that the loop is closed, last made first.
 func (l *Loop) closeAttached() {
 	for i := len(l.attached) - 1; i >= 0; i-- {
-		l.attached[i].a.LoopClosed()
+		l.guarded(l.attached[i].a.LoopClosed, "Panic in an Attachment that was told of the loop's end")
 	}
 	l.attached = nil
 }

@@ -41,7 +41,7 @@ func (l *Loop) Close() error {
 // releaseAll lets go of everything that the loop holds.
 func (l *Loop) releaseAll() error {
 	l.closeParts()
-	err := l.be.Close()
+	err := l.closeBackend()
 	l.cancelEarly()
 	l.closeAttached()
 	l.tellUnseen()
@@ -62,6 +62,17 @@ func (l *Loop) releaseAll() error {
 		return fmt.Errorf("close backend %s: %w", l.be.Name(), err)
 	}
 	return nil
+}
+
+// closeBackend delivers the last completions, also if a receiver panics at one.
+func (l *Loop) closeBackend() (err error) {
+	for closed := false; !closed; {
+		l.guarded(func() {
+			err = l.be.Close()
+			closed = true
+		}, "Panic in an I/O completion")
+	}
+	return err
 }
 
 // abandon ends the coroutine of a task that is pending when the loop closes.
