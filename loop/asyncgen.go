@@ -92,11 +92,11 @@ func (g *AsyncGen[T]) Next(co *Coro) (value T, ok bool, err error) {
 	if c.state == genDone && c.waiter == nil {
 		return value, false, c.outcome()
 	}
-	if c.l == nil {
-		c.register(co.l, g)
-	}
 	if err := c.check(co); err != nil {
 		return value, false, err
+	}
+	if c.l == nil {
+		c.register(co.l, g)
 	}
 	if !c.has {
 		if err := c.resume(co); err != nil {
@@ -141,12 +141,12 @@ func (c *genCore[T]) register(l *Loop, g *AsyncGen[T]) {
 // check reports why co cannot resume the generator.
 func (c *genCore[T]) check(co *Coro) error {
 	switch {
-	case c.l != co.l:
+	case c.l != nil && c.l != co.l:
 		return fmt.Errorf("asynchronous generator: %w", ErrDifferentLoop)
 	case c.waiter != nil, c.co == co:
 		return fmt.Errorf("%w: asynchronous generator is already running", ErrInvalidState)
 	}
-	return nil
+	return co.CheckCurrent("a wait for an asynchronous generator")
 }
 
 // resume lets the function run until it yields or ends. It runs already if its own
@@ -317,6 +317,9 @@ func (l *Loop) closeAsyncgen(g anyAsyncGen) *Task[struct{}] {
 // such as a CancelledError.
 func ShutdownAsyncgens(co *Coro) error {
 	l := co.l
+	if err := co.CheckCurrent("ShutdownAsyncgens"); err != nil {
+		return err
+	}
 	l.gens.shut = true
 	var closing []*Task[struct{}]
 	for g := range l.gens.open {

@@ -311,6 +311,36 @@ func TestOnlyTheGeneratorsOwnTaskMayYield(t *testing.T) {
 	})
 }
 
+func TestTheCoroOfAnotherTaskNeitherBeginsNorEndsAGenerator(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		fresh, begun := counter(&ended), counter(&ended)
+		runMain(t, l, func(co *Coro) error {
+			if _, _, err := begun.Next(co); err != nil {
+				return err
+			}
+			soon(t, l, func() {
+				_, _, err := fresh.Next(co)
+				wantErr(t, "Next of a new one", err, ErrNotCurrent)
+				_, _, err = begun.Next(co)
+				wantErr(t, "Next", err, ErrNotCurrent)
+				wantErr(t, "AClose", begun.AClose(co), ErrNotCurrent)
+				wantErr(t, "ShutdownAsyncgens", ShutdownAsyncgens(co), ErrNotCurrent)
+				wantErr(t, "ShutdownDefaultExecutor", ShutdownDefaultExecutor(co, 0), ErrNotCurrent)
+			})
+			for range 3 {
+				if err := Sleep(co, 0); err != nil {
+					return err
+				}
+			}
+			if fresh.core.state != genNew || begun.core.state != genSuspended || len(ended) > 0 || l.gens.shut || l.defaultPool.shut {
+				t.Errorf("%v, %v, ended: %v, shut down: %v, %v", fresh, begun, ended, l.gens.shut, l.defaultPool.shut)
+			}
+			return begun.AClose(co)
+		})
+	})
+}
+
 func TestAGeneratorBelongsToOneLoop(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		var ended []error

@@ -320,6 +320,9 @@ func (l *Loop) SetDefaultExecutor(ex Executor) error {
 // CancelledError.
 func ShutdownDefaultExecutor(co *Coro, timeout time.Duration) error {
 	l := co.l
+	if err := co.CheckCurrent("ShutdownDefaultExecutor"); err != nil {
+		return err
+	}
 	l.defaultPool.shut = true
 	p := l.defaultPool.pool
 	if p == nil {
