@@ -252,6 +252,41 @@ func TestATaskRunsInTheContextItWasGiven(t *testing.T) {
 	})
 }
 
+func TestATaskHasItsContextAlsoWhileCodeInsideItRunsInAnother(t *testing.T) {
+	inside := map[string]func(l *Loop, look func()){
+		"an eager task": func(l *Loop, look func()) {
+			CreateTask(l, func(*Coro) (int, error) { look(); return 0, nil }, &TaskOptions{EagerStart: true})
+		},
+		"a protocol": func(l *Loop, look func()) {
+			defer l.LeaveContext(l.EnterContext(NewContext()))
+			look()
+		},
+		"an exception handler": func(l *Loop, look func()) {
+			l.SetExceptionHandler(func(*Loop, *ExceptionContext) { look() })
+			l.CallExceptionHandler(&ExceptionContext{Task: CreateTask(l, func(*Coro) (int, error) { return 0, nil }, nil)})
+		},
+	}
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[int]("v")
+		for name, run := range inside {
+			runMain(t, l, func(co *Coro) error {
+				v.Set(l.CurrentContext(), 1)
+				var seen *Context
+				run(l, func() {
+					seen = co.Task().Context()
+					if got, _ := v.Get(seen); got != 1 || l.CurrentContext() == seen {
+						t.Errorf("in %s: the task's value is %d, the context is the task's: %v", name, got, l.CurrentContext() == seen)
+					}
+				})
+				if own := l.CurrentContext(); own != seen || own != co.Task().Context() {
+					t.Errorf("%s has seen another context of the task", name)
+				}
+				return nil
+			})
+		}
+	})
+}
+
 func TestADoneCallbackRunsInTheContextItWasGiven(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		ctx := NewContext()

@@ -13,8 +13,9 @@ type Entered struct {
 
 // EnterContext makes ctx the current context, as it is, until LeaveContext. It
 // is for packages that call users' code from completions of I/O, and allocates
-// nothing. Loop's thread only.
+// nothing there. Loop's thread only.
 func (l *Loop) EnterContext(ctx *Context) Entered {
+	l.keepContext()
 	before := Entered{scope: l.scope}
 	if l.debug.Load() {
 		before.since = l.Time()

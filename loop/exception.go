@@ -57,6 +57,7 @@ func (l *Loop) CallExceptionHandler(c *ExceptionContext) {
 	if c == nil {
 		c = &ExceptionContext{}
 	}
+	l.keepContext()
 	before := l.scope
 	if ctx := c.runsIn(); ctx != nil {
 		l.scope = scope{ctx: ctx}

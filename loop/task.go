@@ -172,6 +172,7 @@ type goexited struct{}
 // startEagerly runs the first step of t inside the caller, which may be another
 // task or a callback: it goes on whatever t does.
 func (l *Loop) startEagerly(t *task) {
+	l.keepContext()
 	before, sc := l.current, l.scope
 	t.eager = true
 	defer func() {
@@ -416,10 +417,11 @@ func (t *task) SetName(name string) { t.label = name }
 
 // Context returns the context that the task runs in (Task.get_context).
 func (t *task) Context() *Context {
-	if t.loop.current == t {
-		return t.loop.scope.context()
-	}
-	if t.ctx == nil {
+	switch {
+	case t.ctx != nil:
+	case t.loop.current == t:
+		t.ctx = t.loop.scope.context()
+	default:
 		t.ctx = &Context{vars: t.vars}
 	}
 	return t.ctx
@@ -427,11 +429,19 @@ func (t *task) Context() *Context {
 
 // variables returns the values of the task's context.
 func (t *task) variables() *vars {
-	sc := scope{t.ctx, t.vars}
-	if t.loop.current == t {
-		sc = t.loop.scope
+	if t.ctx == nil && t.loop.current == t {
+		return t.loop.scope.snapshot()
 	}
+	sc := scope{t.ctx, t.vars}
 	return sc.snapshot()
+}
+
+// keepContext lets the running task, if there is one, have its context as an object,
+// before something inside of it runs in another context.
+func (l *Loop) keepContext() {
+	if l.current != nil {
+		l.current.Context()
+	}
 }
 
 // Stack describes where the task was made, in debug mode, and what it waits for
