@@ -75,6 +75,24 @@ func TestGoexitAtTheEndOfATurnKeepsTheOtherTurnEnders(t *testing.T) {
 	})
 }
 
+func TestGoexitLeavesTheLoopItsOwnContext(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		v := NewContextVar[int]("v")
+		own := l.CurrentContext()
+		v.Set(own, 1)
+		l.Go(func(*Coro) error {
+			v.Set(l.CurrentContext(), 2)
+			runtime.Goexit()
+			return nil
+		})
+		runOnce(t, l)
+		got, _ := v.Get(l.CurrentContext())
+		if l.CurrentContext() != own || got != 1 {
+			t.Errorf("the loop's own context is another one and holds %d", got)
+		}
+	})
+}
+
 func TestGoexitDuringCloseDoesNotKeepTheLoopOpen(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		l.SetExceptionHandler(func(*Loop, *ExceptionContext) {})

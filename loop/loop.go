@@ -30,6 +30,7 @@ type Loop struct {
 	turnEnded     int           // how many of them were called
 	early         []*backend.Op // submitted while the loop did not run
 	scope         scope
+	base          scope // what scope was when the run began
 	current       *task
 	starting      Starter // of the task that has just been suspended
 	tasks         *task

@@ -123,7 +123,7 @@ func (l *Loop) run() error {
 	if err := l.enable(); err != nil {
 		return err
 	}
-	l.onTurn = true
+	l.onTurn, l.base = true, l.scope
 	l.submitEarly()
 	for {
 		if err := l.turn(); err != nil {

@@ -95,7 +95,7 @@ func (l *Loop) answer(fn func()) {
 // runtime.Goexit: the run goes on, from the next turn.
 func (l *Loop) resumeAfterGoexit() {
 	l.current = nil
-	l.scope = scope{}
+	l.scope = l.base
 	if l.request != nil {
 		l.answer(l.request)
 	}
