@@ -172,15 +172,21 @@ func (c *genCore[T]) resume(co *Coro) error {
 
 // begin makes the generator's task.
 func (c *genCore[T]) begin() {
-	t := &Task[struct{}]{}
-	t.quiet, t.inner = true, true
-	t.body = func(co *Coro) error {
+	c.task = c.l.goUnseen(func(co *Coro) error {
 		c.co = co
 		return c.fn(co, c.yield)
-	}
-	c.task = t
-	c.l.start(&t.task, t, nil)
-	t.AddDoneCallback(func(AnyFuture) { c.end() })
+	})
+	c.task.AddDoneCallback(func(AnyFuture) { c.end() })
+}
+
+// goUnseen is Go for a task that is not the application's, so that nobody else
+// cancels it.
+func (l *Loop) goUnseen(fn func(co *Coro) error) *Task[struct{}] {
+	t := &Task[struct{}]{}
+	t.quiet, t.inner = true, true
+	t.body = fn
+	l.start(&t.task, t, nil)
+	return t
 }
 
 // CancelWait cancels what the function waits for, instead of the wait for the
@@ -292,14 +298,15 @@ func (c *genCore[T]) collected() {
 	// A closed loop has closed the generator.
 	_, _ = c.l.CallSoonThreadsafe(func() {
 		if c.state != genDone && c.waiter == nil {
-			c.l.closeAsyncgen(c)
+			c.l.Go(c.l.closeAsyncgen(c))
 		}
 	})
 }
 
-// closeAsyncgen makes a task that closes a generator and reports its failure.
-func (l *Loop) closeAsyncgen(g anyAsyncGen) *Task[struct{}] {
-	return l.Go(func(co *Coro) error {
+// closeAsyncgen returns the function of a task that closes a generator and reports
+// its failure.
+func (l *Loop) closeAsyncgen(g anyAsyncGen) func(co *Coro) error {
+	return func(co *Coro) error {
 		if err := g.close(co); err != nil {
 			l.CallExceptionHandler(&ExceptionContext{
 				Message:   fmt.Sprintf("an error occurred during closing of asynchronous generator %v", g.object()),
@@ -307,7 +314,7 @@ func (l *Loop) closeAsyncgen(g anyAsyncGen) *Task[struct{}] {
 			})
 		}
 		return nil
-	})
+	}
 }
 
 // ShutdownAsyncgens closes every asynchronous generator of the loop that is
@@ -323,7 +330,7 @@ func ShutdownAsyncgens(co *Coro) error {
 	l.gens.shut = true
 	var closing []*Task[struct{}]
 	for g := range l.gens.open {
-		closing = append(closing, l.closeAsyncgen(g))
+		closing = append(closing, l.goUnseen(l.closeAsyncgen(g)))
 	}
 	for _, t := range closing {
 		if _, err := t.Await(co); err != nil {

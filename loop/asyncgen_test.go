@@ -463,6 +463,30 @@ func TestShutdownAsyncgensClosesAllAtTheSameTime(t *testing.T) {
 	})
 }
 
+func TestShutdownAsyncgensIsNotCancelledByWhoCancelsAllOtherTasks(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		var ended []error
+		g := counter(&ended)
+		runMain(t, l, func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			soon(t, l, func() {
+				for _, other := range l.AllTasks() {
+					if other != co.Task() {
+						other.Cancel("everybody")
+					}
+				}
+			})
+			return ShutdownAsyncgens(co)
+		})
+		runtime.KeepAlive(g)
+		if len(ended) != 1 || ended[0] != ErrGeneratorExit {
+			t.Errorf("the generator ended with %v", ended)
+		}
+	})
+}
+
 // afterYield is what another task does when a generator has just yielded, before
 // the task that waits in Next runs again.
 func afterYield(t *testing.T, l *Loop, meddle func(co *Coro, g *AsyncGen[int]) error) {
