@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"github.com/seed-80cfe818/ringloop/loop"
 )
@@ -23,8 +24,14 @@ func openSetOf(l *loop.Loop) openSet {
 	return l.Attached(openSetKey{}, func() loop.Attachment { return openSet{} }).(openSet)
 }
 
-// warnUnclosed warns about a transport that was left to its loop's Close.
+// warnUnclosed warns about a transport that was left to its loop's Close. It is let
+// go of also if the logger, which is the program's, panics.
 func warnUnclosed(l *loop.Loop, t any) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.HandlePanic(r, debug.Stack(), &loop.ExceptionContext{Message: "Panic in the logger", Transport: t})
+		}
+	}()
 	l.Logger().Warn("unclosed transport", "transport", fmt.Sprint(t))
 }
 

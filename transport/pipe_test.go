@@ -2,10 +2,12 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -1151,6 +1153,43 @@ func TestClosingTheLoopClosesThePipesThatAreLeft(t *testing.T) {
 		closeFile(t, other)
 		if leaks := before.Leaks(patience); len(leaks) != 0 {
 			t.Errorf("left behind: %q", leaks)
+		}
+	})
+}
+
+// brokenLogger is a slog.Handler that panics.
+type brokenLogger struct{ slog.Handler }
+
+func (brokenLogger) Enabled(context.Context, slog.Level) bool  { return true }
+func (brokenLogger) Handle(context.Context, slog.Record) error { panic("the logger is broken") }
+
+func TestClosingTheLoopClosesWhatIsLeftAlsoIfTheLoggerPanics(t *testing.T) {
+	eachBackend(t, func(t *testing.T, name string) {
+		before := must2(leaktest.Take())(t)
+		l, err := loop.NewEventLoop(loop.WithBackend(name), loop.WithLogger(slog.New(brokenLogger{})))
+		if err != nil {
+			t.Skipf("%s: %v", name, err)
+		}
+		reports := 0
+		l.SetExceptionHandler(func(_ *loop.Loop, c *loop.ExceptionContext) {
+			if reports++; c.Message != "Panic in the logger" || c.Transport == nil {
+				t.Errorf("reported: %s: %v", c.Message, c.Exception)
+			}
+		})
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		runTask(t, l, func(co *loop.Coro) error {
+			readPipeOf(t, co, &streamDiary{}, r)
+			writePipeOf(t, co, &streamDiary{}, w)
+			return nil
+		})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if leaks := before.Leaks(patience); len(leaks) != 0 || reports != 2 {
+			t.Errorf("left behind: %q, %d reports", leaks, reports)
 		}
 	})
 }
