@@ -871,11 +871,11 @@ func (p *vanishing) ConnectionLost(error) { _ = p.lost.SetResult(struct{}{}) }
 func TestALocalPortIsFreeAsSoonAsItsConnectionIsLost(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		srv, port := localServer(t, co, newEcho, nil)
-		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.3:0"))
 		_, local, err := net.SplitHostPort(free.Addr().String())
 		check(t, err)
 		check(t, free.Close())
-		o := &ConnectOptions{LocalHost: "127.0.0.1", LocalPort: local}
+		o := &ConnectOptions{LocalHost: "127.0.0.3", LocalPort: local}
 		for range 20 {
 			p := &vanishing{lost: loop.CreateFuture[struct{}](co.Loop())}
 			tr, _, err := CreateConnection(co, protocolOf(p), "127.0.0.1", port, o)
@@ -911,7 +911,7 @@ func silent(t *testing.T, co *loop.Coro) string {
 func TestALocalPortIsFreeAsSoonAsAConnectIsCancelled(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		port := silent(t, co)
-		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+		free := ok[net.Listener](t)(net.Listen("tcp", "127.0.0.3:0"))
 		_, local, err := net.SplitHostPort(free.Addr().String())
 		check(t, err)
 		check(t, free.Close())
@@ -920,7 +920,7 @@ func TestALocalPortIsFreeAsSoonAsAConnectIsCancelled(t *testing.T) {
 		task := co.Loop().Go(func(co *loop.Coro) error {
 			for begun < tries {
 				begun++
-				_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, &ConnectOptions{LocalHost: "127.0.0.1", LocalPort: local})
+				_, _, err := CreateConnection(co, mustNotCall(t), "127.0.0.1", port, &ConnectOptions{LocalHost: "127.0.0.3", LocalPort: local})
 				if !errors.Is(err, loop.ErrCancelled) {
 					return err
 				}
