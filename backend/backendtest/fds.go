@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -276,6 +277,10 @@ func (d *driver) tcp(in inet) (a, b int) {
 	return a, b
 }
 
+// stuck is after which time without room nothing is taken to be underway any more.
+// What the peer has no memory for, TCP sends again, is told so, and sends again.
+const stuck = 5 * time.Second
+
 // fill writes to fd until nothing more fits, also after the kernel had time to
 // move what it has to the peer, and returns the number of bytes.
 func (d *driver) fill(fd int) int {
@@ -286,14 +291,14 @@ func (d *driver) fill(fd int) int {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10); err != unix.ENOTSOCK {
 		d.ok(err, "SO_SNDBUF")
 	}
-	total, full := 0, 0
+	total, full, moved := 0, 0, time.Now()
 	for size := 64 << 10; full < 3; {
 		n, err := unix.Write(fd, bytesOf(size, int64(total)))
 		switch {
 		case err == unix.EAGAIN && size > 1:
 			size /= 4
 		case err == unix.EAGAIN:
-			if !underway(fd) {
+			if !underway(fd) || time.Since(moved) > stuck {
 				full++
 			}
 			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 2); err != nil && err != unix.EINTR {
@@ -302,7 +307,7 @@ func (d *driver) fill(fd int) int {
 		case err != nil:
 			d.t.Fatalf("filling fd %d: %v", fd, err)
 		default:
-			total, full, size = total+n, 0, min(4*size, 64<<10)
+			total, full, moved, size = total+n, 0, time.Now(), min(4*size, 64<<10)
 		}
 	}
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
