@@ -94,7 +94,7 @@ func restrict(t *testing.T, fd int, code uint8) {
 			t.Fatal(err)
 		}
 	}
-	t.Skip("no restriction is known here")
+	t.Fatal("the kernel takes no restriction at all")
 }
 
 func TestIoUringIsUnavailableWhereAnOperationIsRefused(t *testing.T) {
