@@ -67,11 +67,21 @@ func closeFile(t *testing.T, c io.Closer) {
 // socketFiles makes two connected Unix stream sockets.
 func socketFiles(t *testing.T) (a, b *os.File) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, b = os.NewFile(uintptr(fds[0]), "socket a"), os.NewFile(uintptr(fds[1]), "socket b")
+	return unixFiles(t, unix.SOCK_STREAM)
+}
+
+// unixFiles makes two connected Unix sockets of a type.
+func unixFiles(t *testing.T, typ int) (a, b *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	check(t, err)
+	return filesOf(t, fds, "socket")
+}
+
+// filesOf makes files of two descriptors, until the test ends.
+func filesOf(t *testing.T, fds [2]int, kind string) (a, b *os.File) {
+	t.Helper()
+	a, b = os.NewFile(uintptr(fds[0]), kind+" a"), os.NewFile(uintptr(fds[1]), kind+" b")
 	t.Cleanup(func() {
 		_ = a.Close()
 		_ = b.Close()
@@ -1266,17 +1276,9 @@ func TestAPipeTakesAProtocolThatCannotBeCompared(t *testing.T) {
 // packetFiles makes two connected Unix sockets that keep packets apart.
 func packetFiles(t *testing.T) (r, w *os.File) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, w = unixFiles(t, unix.SOCK_SEQPACKET)
 	// Whatever the machine's default is: room for a large packet, not for many.
-	check(t, unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_SNDBUF, 100<<10))
-	r, w = os.NewFile(uintptr(fds[0]), "packets r"), os.NewFile(uintptr(fds[1]), "packets w")
-	t.Cleanup(func() {
-		_ = r.Close()
-		_ = w.Close()
-	})
+	check(t, onFD(w, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 100<<10) }))
 	return r, w
 }
 
@@ -1284,15 +1286,8 @@ func packetFiles(t *testing.T) (r, w *os.File) {
 func packetPipe(t *testing.T) (r, w *os.File) {
 	t.Helper()
 	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_DIRECT); err != nil {
-		t.Fatal(err)
-	}
-	r, w = os.NewFile(uintptr(fds[0]), "packet pipe"), os.NewFile(uintptr(fds[1]), "packet pipe")
-	t.Cleanup(func() {
-		_ = r.Close()
-		_ = w.Close()
-	})
-	return r, w
+	check(t, unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_DIRECT))
+	return filesOf(t, fds, "packet pipe")
 }
 
 // readPacket waits for the next packet.
