@@ -16,11 +16,11 @@ func (b *Backend) complete(c cqe) {
 		return
 	}
 	idx := b.slots.find(ud)
+	if flags&cqeBuffer != 0 && (idx == 0 || res < 0) { // nothing is in it: a thread of the kernel takes one before it waits
+		b.bufs.put(uint16(flags >> cqeBufferShift))
+	}
 	switch {
 	case idx == 0:
-		if flags&cqeBuffer != 0 {
-			b.bufs.put(uint16(flags >> cqeBufferShift))
-		}
 	case b.slots.at(idx).stage != stageOp:
 		b.polled(idx, res, flags)
 	case res < 0:

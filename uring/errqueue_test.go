@@ -68,6 +68,53 @@ func TestQueuedErrorsDoNotKeepASendBusy(t *testing.T) {
 	run(t, b, recv.ended)
 }
 
+// The kernel leaves a receive that is called ready again and again to a thread of
+// its own, which takes a buffer and then waits with it.
+func TestAReceiveThatFailsGivesItsBufferBack(t *testing.T) {
+	b := open(t, &Options{Buffers: 1})
+	s, _ := udp(t)
+	_, there := udp(t)
+	taken, refuses := udp(t)
+	if err := unix.Connect(taken, there); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptInt(s, unix.IPPROTO_IP, unix.IP_RECVERR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Sendto(s, []byte("x"), 0, refuses); err != nil {
+		t.Fatal(err)
+	}
+	op := newOp(backend.Op{Code: backend.OpRecv, FD: int32(s)})
+	submit(t, b, op)
+	run(t, b, op.ended)
+	if got := op.last(); got.Errno != unix.ECONNREFUSED {
+		t.Fatalf("got %+v, want ECONNREFUSED", got)
+	}
+	for range 20 {
+		op.got = nil
+		submit(t, b, op)
+		if err := b.Wait(0); err != nil {
+			t.Fatal(err)
+		}
+		for b.ring.holdsBack() {
+			if err := b.Wait(0); err != nil {
+				t.Fatal(err)
+			}
+			b.Dispatch()
+		}
+		b.Cancel(&op.Op)
+		run(t, b, op.ended)
+	}
+	r, w := pair(t, unix.SOCK_STREAM)
+	write(t, w, []byte("data"))
+	other := newOp(backend.Op{Code: backend.OpRecv, FD: r})
+	submit(t, b, other)
+	run(t, b, other.ended)
+	if string(other.data) != "data" || b.bulks > 0 {
+		t.Errorf("it received %q, without a buffer of the ring: %v", other.data, b.bulks > 0)
+	}
+}
+
 // wantQuiet waits until the kernel is left nothing to do turn after turn.
 func wantQuiet(t *testing.T, b *Backend) {
 	t.Helper()
