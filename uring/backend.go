@@ -317,6 +317,7 @@ func (b *Backend) Wait(timeout time.Duration) error {
 		woken, err := b.enter(left)
 		b.skipInternal()
 		if err != nil {
+			b.doneEnd, b.cqEnd = b.doneHead, b.ring.head // both have moved, and Close may release the ring now
 			return err
 		}
 		if woken || left == 0 || b.doneHead < len(b.done) || b.ring.ready() {

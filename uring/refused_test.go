@@ -56,6 +56,47 @@ func TestCloseLetsGoOfEverythingThoughTheKernelRefusesToBeEntered(t *testing.T) 
 	}
 }
 
+func TestAReceiverClosesThoughTheKernelRefusesToBeEntered(t *testing.T) {
+	for name, early := range map[string]bool{"at what the kernel has done": false, "at what was cancelled before": true} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, &Options{Disable: []string{RegisteredRing}})
+			r, _ := pair(t, unix.SOCK_STREAM)
+			var ops []*probeOp
+			for range 4 { // the first waits, the others behind it
+				ops = append(ops, newOp(backend.Op{Code: backend.OpRecv, FD: r, Buf: make([]byte, 8)}))
+			}
+			submit(t, b, ops...)
+			ops = ops[1:]
+			if early {
+				for _, op := range ops {
+					b.Cancel(&op.Op)
+				}
+			} else {
+				ops = []*probeOp{newOp(backend.Op{}), newOp(backend.Op{}), newOp(backend.Op{})}
+				submit(t, b, ops...)
+			}
+			told := 0
+			for _, op := range ops {
+				op.hook = func(backend.Result) {
+					told++
+					b.ring.enterFD = -1 // as above
+					if err := b.Close(); !errors.Is(err, syscall.EBADF) {
+						t.Errorf("Close: %v, want what the kernel says", err)
+					}
+				}
+			}
+			if err := b.Wait(-1); err != nil {
+				t.Fatal(err)
+			}
+			b.Dispatch()
+			b.Dispatch()
+			if told != 1 {
+				t.Errorf("%d completions were delivered, %d of them by a closed backend", told, told-1)
+			}
+		})
+	}
+}
+
 func TestEnableSaysThatTheKernelRefusesToBeEntered(t *testing.T) {
 	b, err := New(nil)
 	if err != nil {
