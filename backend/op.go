@@ -205,9 +205,9 @@ func (op *Op) String() string {
 
 // Receiver is told of completions.
 type Receiver interface {
-	// Complete reports a completion of op. It is called by Backend.Dispatch on
-	// the backend's thread. It may submit and cancel operations, also op itself
-	// if r.More is false; it must not call Wait, Dispatch or Close.
+	// Complete reports a completion of op. It is called by Backend.Dispatch and
+	// Close, on the backend's thread. It may submit and cancel operations, also op
+	// itself if r.More is false, and call Close; it must not call Wait or Dispatch.
 	Complete(op *Op, r Result)
 }
 

@@ -437,6 +437,7 @@ func (b *Backend) Close() error {
 			}
 		}
 	}
+	b.lent = 0 // not taken back: a receiver that closes has it until it returns
 	for b.phase == draining && b.InFlight() > 0 {
 		if err := b.Wait(-1); err != nil {
 			return errors.Join(err, b.abandon())

@@ -22,6 +22,7 @@ func lifecycleTests() []test {
 		{name: "Close delivers what had come but was not dispatched", fn: closeDeliversDone},
 		{name: "Close finishes the closing of descriptors", fn: closeFinishesOpClose},
 		{name: "a Receiver closes the backend", fn: closeInside},
+		{name: "data lent to a Receiver that closes stays as it is", fn: closeBorrowing},
 		{name: "a Receiver cannot submit while the backend closes", fn: noSubmitDuringClose},
 		{name: "Close leaves the descriptors of its user open", fn: closeLeavesFDs},
 		{name: "fifty backends in turn leave nothing behind", fn: manyInTurn},
@@ -242,6 +243,33 @@ func closeInside(d *driver) {
 		}
 		d.be, d.closed = d.make(), false
 		d.enable()
+	}
+}
+
+// closeBorrowing closes while another receive, submitted just before, finds data
+// as well.
+func closeBorrowing(d *driver) {
+	for _, more := range []func(*op) *op{func(o *op) *op { return o }, d.multi} {
+		d.close()
+		d.be, d.closed = d.make(), false
+		d.enable()
+		x, y := d.socketpair(unix.SOCK_STREAM)
+		d.feed(y, []byte("spoil"))
+		a, b := d.socketpair(unix.SOCK_STREAM)
+		d.feed(b, []byte("hello"))
+		recv := more(d.recv(a, 0))
+		recv.on = func(r result) {
+			if d.closed {
+				return
+			}
+			d.submit(more(d.recv(x, 0)))
+			d.close()
+			if string(r.Data) != "hello" {
+				d.t.Errorf("the data became %q", r.Data)
+			}
+		}
+		d.submit(recv)
+		d.until("the backend is closed", func() bool { return d.closed })
 	}
 }
 
