@@ -45,10 +45,13 @@ func misfit(op *Op) string {
 		if op.Ext == nil {
 			return "Ext is nil"
 		}
-	case OpSend, OpWrite:
-	case OpRead:
-		if len(op.Buf) == 0 {
+	case OpSend:
+	case OpRead, OpWrite:
+		switch {
+		case op.Code == OpRead && len(op.Buf) == 0:
 			return "Buf is empty"
+		case op.Off < -1:
+			return "Off is less than -1"
 		}
 	case OpSendMsg:
 		if op.Ext == nil {

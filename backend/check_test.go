@@ -28,6 +28,8 @@ func TestCheckNamesWhatDoesNotFit(t *testing.T) {
 		{"multishot recv with memory", backend.Op{Code: backend.OpRecv, Flags: backend.Multishot, Buf: buf}, backend.ErrInvalid, "buffer"},
 		{"empty recv", backend.Op{Code: backend.OpRecv, Buf: buf[:0]}, backend.ErrInvalid, "Buf"},
 		{"empty read", backend.Op{Code: backend.OpRead}, backend.ErrInvalid, "Buf"},
+		{"read before the file", backend.Op{Code: backend.OpRead, Buf: buf, Off: -2}, backend.ErrInvalid, "Off"},
+		{"write before the file", backend.Op{Code: backend.OpWrite, Off: -2}, backend.ErrInvalid, "Off"},
 		{"connect without ext", backend.Op{Code: backend.OpConnect}, backend.ErrInvalid, "Ext.Addr"},
 		{"connect to nothing", backend.Op{Code: backend.OpConnect, Ext: ext}, backend.ErrInvalid, "Ext.Addr"},
 		{"recvmsg without ext", backend.Op{Code: backend.OpRecvMsg, Buf: buf}, backend.ErrInvalid, "Ext"},

@@ -35,6 +35,8 @@ func misfits() []misfit {
 		{"sendmsg of too many pieces", backend.OpSendMsg, func(o *op) { o.Ext.Bufs = make([][]byte, backend.MaxBufs+1) }},
 		{"read into no buffer", backend.OpRead, func(o *op) { o.Buf = nil }},
 		{"read into an empty buffer", backend.OpRead, func(o *op) { o.Buf = o.Buf[:0] }},
+		{"read before the file", backend.OpRead, func(o *op) { o.Off = -2 }},
+		{"write before the file", backend.OpWrite, func(o *op) { o.Off = -1 << 63 }},
 		{"poll for nothing", backend.OpPoll, func(o *op) { o.Arg = 0 }},
 		{"sendfile from a negative descriptor", backend.OpSendfile, func(o *op) { o.FD2 = -1 }},
 		{"sendfile from a negative offset", backend.OpSendfile, func(o *op) { o.Off = -1 }},
