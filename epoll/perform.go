@@ -195,8 +195,15 @@ func (b *Backend) read(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		n, errno := pread(e.fd, op.Buf, op.Off)
 		return n, errno, true
 	}
-	if e.bits&(blocking|regular) == blocking && !pollNow(e.fd, unix.POLLIN) {
-		return b.input(e, 0, syscall.EAGAIN)
+	if e.bits&(blocking|regular) == blocking {
+		// A socket polls as ready also for what recv(2) does not tell, as errors in
+		// the queue that MSG_ERRQUEUE reads.
+		if n, errno := nowait.Recv(e.fd, op.Buf); errno != syscall.ENOTSOCK {
+			return b.input(e, n, errno)
+		}
+		if !pollNow(e.fd, unix.POLLIN) {
+			return b.input(e, 0, syscall.EAGAIN)
+		}
 	}
 	n, errno := read(e.fd, op.Buf)
 	return b.input(e, n, errno)

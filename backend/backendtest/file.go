@@ -25,6 +25,7 @@ func readTests() []test {
 		{name: "reads at offsets do not wait for each other", fn: readManyOffsets},
 		{name: "an eventfd gives its counter", fn: readEventfd},
 		{name: "the hangup of a terminal is EIO", fn: readHangup},
+		{name: "of a blocking socket with queued errors does not block the thread", fn: readQueuedErrors},
 	}))
 }
 
@@ -166,6 +167,20 @@ func readHangup(d *driver) {
 	d.pending(read)
 	d.closeFD(slave)
 	d.wantErr(read, unix.EIO)
+}
+
+// readQueuedErrors reads from a socket that polls as ready for errors of which only
+// recvmsg(2) with MSG_ERRQUEUE tells.
+func readQueuedErrors(d *driver) {
+	a := d.setBlocking(d.refused())
+	d.ok(unix.SetsockoptInt(a, unix.IPPROTO_IP, unix.IP_RECVERR, 1), "IP_RECVERR")
+	d.feed(a, []byte("x"))
+	d.ok(d.ready(a, 0), "the answer that nobody listens") // as an error, which is always reported
+	read := d.read(a, 10)
+	d.wantErr(d.submit(read), unix.ECONNREFUSED)
+	d.pending(d.submit(read))
+	d.cancel(read)
+	d.wantErr(read, unix.ECANCELED)
 }
 
 func writeArrives(d *driver, a, b int) {
