@@ -39,6 +39,7 @@ const (
 	regular  // a file whose calls never wait
 	listens  // an accept was successful or had to wait
 	owed     // a completion is to be delivered; see closeIdle
+	fifo     // if blocking: a pipe
 
 	unknown = readable | writable
 )
@@ -232,7 +233,7 @@ func (e *entry) learnMode(op *backend.Op) {
 	default:
 		return
 	}
-	e.bits &^= blocking | regular
+	e.bits &^= blocking | regular | fifo
 	flags, errno := fcntl(e.fd, unix.F_GETFL)
 	if errno != 0 || flags&unix.O_NONBLOCK != 0 {
 		return
@@ -245,6 +246,8 @@ func (e *entry) learnMode(op *backend.Op) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFBLK:
 		e.bits |= regular
+	case unix.S_IFIFO:
+		e.bits |= fifo
 	}
 }
 

@@ -223,7 +223,13 @@ func (b *Backend) write(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		if !pollNow(e.fd, unix.POLLOUT) {
 			return b.output(e, 0, syscall.EAGAIN)
 		}
-		buf = buf[:min(len(buf), blockingWrite)]
+		// A pipe may be shared with processes that take it for blocking. Of others
+		// nobody knows how much they have room for.
+		if e.bits&fifo != 0 {
+			buf = buf[:min(len(buf), blockingWrite)]
+		} else if e.unblock() {
+			defer e.reblock()
+		}
 	}
 	n, errno := write(e.fd, buf)
 	return b.output(e, n, errno)
@@ -238,7 +244,7 @@ func (b *Backend) sendfile(e *entry, op *backend.Op) (int, syscall.Errno, bool) 
 	return b.output(e, n, errno)
 }
 
-// unblock makes a blocking socket non-blocking for the length of one call that
+// unblock makes a blocking file non-blocking for the length of one call that
 // has no flag for it.
 func (e *entry) unblock() bool {
 	if e.bits&blocking == 0 {

@@ -43,6 +43,8 @@ func writeTests() []test {
 		{name: "a large write and read of a file are exact", fn: writeFileLarge},
 		{name: "to a blocking pipe more than it holds does not block the thread", fn: writeBlockingPipe},
 		{name: "to a pipe made blocking while it waits does not block the thread", fn: writeMadeBlocking},
+		{name: "to a blocking terminal more than it holds does not block the thread", fn: writeBlockingTerminal},
+		{name: "to a blocking eventfd more than it holds does not block the thread", fn: writeBlockingEventfd},
 		{name: "to a blocking packet socket does not cut the packet", fn: writeBlockingPackets},
 		{name: "a read-only file is EBADF", fn: writeReadOnly},
 	}))
@@ -310,6 +312,51 @@ func writeBlockingPipe(d *driver) {
 	})
 	if res := d.outcome(o); res.Errno != 0 || res.N == 0 {
 		d.t.Errorf("N %d, errno %v", res.N, res.Errno)
+	}
+}
+
+// writeBlockingTerminal writes until there is room, but not for all.
+func writeBlockingTerminal(d *driver) {
+	const size = 3000
+	master, slave := d.pty()
+	tio, err := unix.IoctlGetTermios(slave, unix.TCGETS)
+	d.ok(err, "TCGETS")
+	tio.Oflag = unix.OPOST // without it, much more than there is room for is taken
+	d.ok(unix.IoctlSetTermios(slave, unix.TCSETS, tio), "TCSETS")
+	d.setBlocking(slave)
+	write := d.write(slave, make([]byte, size))
+	for d.submit(write); ; d.submit(write) {
+		if d.settle(); !write.done {
+			break
+		}
+		if write.last.Errno != 0 || write.last.N == 0 {
+			d.t.Fatalf("N %d, errno %v", write.last.N, write.last.Errno)
+		}
+	}
+	d.empty(master)
+	if r := d.outcome(write); r.Errno != 0 || r.N == 0 {
+		d.t.Errorf("N %d, errno %v", r.N, r.Errno)
+	}
+	d.wantBlocking(slave)
+}
+
+func writeBlockingEventfd(d *driver) {
+	e := d.setBlocking(d.eventfd())
+	write := d.write(e, bytes.Repeat([]byte{0x77}, 8))
+	d.wantN(d.submit(write), 8)
+	d.wantN(d.submit(write), 8)
+	d.pending(d.submit(write)) // there is room for less
+	d.take(e, 8)
+	d.wantN(write, 8)
+	d.wantBlocking(e)
+}
+
+func (d *driver) wantBlocking(fd int) {
+	d.t.Helper()
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	d.ok(err, "F_GETFL")
+	if flags&unix.O_NONBLOCK != 0 {
+		d.t.Errorf("fd %d is non-blocking now", fd)
 	}
 }
 
