@@ -139,6 +139,9 @@ func (b *Backend) register(e *entry, mask uint16) syscall.Errno {
 		e.forget() // closed behind our back, and the number is in use again
 		ev.Pad = e.gen
 	}
+	if e.kind != kindUnknown {
+		e.kind = kindOf(e.fd) // it may be that of another one, closed before it was registered
+	}
 	errno := epollCtl(b.epfd, unix.EPOLL_CTL_ADD, e.fd, &ev)
 	if errno == syscall.EEXIST {
 		errno = epollCtl(b.epfd, unix.EPOLL_CTL_MOD, e.fd, &ev)

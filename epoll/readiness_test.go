@@ -461,6 +461,25 @@ func TestAcceptedNumberStartsAnew(t *testing.T) {
 	}
 }
 
+// A number whose former owner was closed before anything had to wait on it is of
+// another kind now: a short read of a datagram does not mean that it was the last.
+func TestReusedNumberIsOfItsOwnKind(t *testing.T) {
+	f := newFixture(t, nil)
+	a, b := pair(t, unix.AF_INET, unix.SOCK_STREAM)
+	write1(t, b, []byte("old"))
+	if r := f.end(f.submit(recvOp(a, make([]byte, 10)))); r.N != 3 {
+		t.Fatalf("%+v", r)
+	}
+	peer := reuse(t, a, unix.AF_UNIX, unix.SOCK_DGRAM)
+	closeLater(t, a, b, peer)
+	o := f.submit(multiRecv(a))
+	f.turn(0)
+	for range 5 {
+		write1(t, peer, []byte("x"))
+	}
+	f.until("five datagrams", func() bool { return len(o.res) == 5 })
+}
+
 func TestStaleEventOfClosedDescriptorIsDropped(t *testing.T) {
 	f := newFixture(t, nil)
 	a, b := pair(t, unix.AF_UNIX, unix.SOCK_STREAM)
