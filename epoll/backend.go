@@ -341,6 +341,7 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.closed = true
+	b.hot.Leave() // to the Receiver that may have called this
 	b.Dispatch()
 	for _, p := range b.pages {
 		if p == nil {

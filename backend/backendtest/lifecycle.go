@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 
@@ -23,6 +24,7 @@ func lifecycleTests() []test {
 		{name: "Close finishes the closing of descriptors", fn: closeFinishesOpClose},
 		{name: "a Receiver closes the backend", fn: closeInside},
 		{name: "data lent to a Receiver that closes stays as it is", fn: closeBorrowing},
+		{name: "what comes while a Receiver closes does not change its data", fn: closeInsideData},
 		{name: "a Receiver cannot submit while the backend closes", fn: noSubmitDuringClose},
 		{name: "Close leaves the descriptors of its user open", fn: closeLeavesFDs},
 		{name: "fifty backends in turn leave nothing behind", fn: manyInTurn},
@@ -270,6 +272,46 @@ func closeBorrowing(d *driver) {
 		}
 		d.submit(recv)
 		d.until("the backend is closed", func() bool { return d.closed })
+	}
+}
+
+// closeInsideData closes after a few completions, in every size that makes a
+// backend receive in another way, when more has come for all connections.
+func closeInsideData(d *driver) {
+	for _, size := range [...]int{10, 100 << 10} {
+		for _, after := range [...]int{1, 2, 20} {
+			count := 0
+			var peers []int
+			more := func() {
+				for i, b := range peers {
+					_, _ = unix.Write(b, bytes.Repeat([]byte{byte(5*count + i)}, size)) // as much as there is room for
+				}
+			}
+			for range 4 {
+				a, b := d.socketpair(unix.SOCK_STREAM)
+				peers = append(peers, b)
+				o := d.multi(d.recv(a, 0))
+				o.on = func(r result) {
+					if count++; d.closed || r.N == 0 {
+						return
+					}
+					before := bytes.Clone(r.Data)
+					if more(); count < after {
+						return
+					}
+					d.close()
+					if !bytes.Equal(r.Data, before) {
+						d.t.Errorf("of %d bytes in completion %d, some changed while it closed the backend", len(before), count)
+					}
+				}
+				d.submit(o)
+			}
+			d.turn(0)
+			more()
+			d.until("the backend is closed", func() bool { return d.closed })
+			d.be, d.closed = d.make(), false
+			d.enable()
+		}
 	}
 }
 

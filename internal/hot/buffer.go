@@ -54,6 +54,9 @@ func (b *Buffer) Bytes() []byte {
 	return b.cur
 }
 
+// Leave makes the buffer another one, because somebody still reads what is in it.
+func (b *Buffer) Leave() { b.cur = nil }
+
 // keepFrom is the share of the buffer that has to be full for it to be kept. To
 // copy less is cheaper than to go on with another buffer, which is cold.
 const keepFrom = 8
