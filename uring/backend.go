@@ -51,6 +51,7 @@ type Backend struct {
 	use      abilities
 	features atomic.Pointer[backend.Features]
 	phase    phase
+	broken   error // the kernel has dropped a completion, and says so once
 }
 
 // phase is where a backend is in its life.
@@ -303,6 +304,9 @@ func (b *Backend) Wait(timeout time.Duration) error {
 	if b.phase != enabled && b.phase != draining {
 		return fmt.Errorf("io_uring backend: Wait: %w", backend.ErrClosed)
 	}
+	if b.broken != nil { // of an operation that nobody would ever hear of
+		return b.broken
+	}
 	b.takeBack()
 	b.startCloses()
 	if b.doneHead > 0 {
@@ -359,7 +363,11 @@ func (b *Backend) enter(timeout time.Duration) (woken bool, err error) {
 	if errno == 0 || isTransient(errno) {
 		return woken, nil
 	}
-	return woken, os.NewSyscallError("io_uring_enter", errno)
+	err = os.NewSyscallError("io_uring_enter", errno)
+	if errno == syscall.EBADR {
+		b.broken = err
+	}
+	return woken, err
 }
 
 // isTransient reports whether an error of io_uring_enter(2) only means that the

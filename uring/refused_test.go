@@ -3,9 +3,11 @@ package uring
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,6 +97,37 @@ func TestAReceiverClosesThoughTheKernelRefusesToBeEntered(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestABackendOfWhichTheKernelHasDroppedACompletionWorksNoMore(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		b, err := New(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := b.Enable(); err != nil {
+			t.Fatal(err)
+		}
+		run(t, b, func() bool { return !b.ring.ready() && b.ring.pending() == 0 })
+		op := newOp(backend.Op{Code: backend.OpNop})
+		submit(t, b, op)
+		if errno := b.ring.poll(); errno != 0 || !b.ring.ready() {
+			t.Fatalf("no completion: %v", errno)
+		}
+		b.ring.head++ // as if there had been no memory for it
+		forbid.Flags(t, syscall.EBADR, unix.SYS_IO_URING_ENTER, 3, enterExtArg)
+		if err := b.Wait(time.Minute); !errors.Is(err, syscall.EBADR) {
+			t.Errorf("the first Wait: %v, want EBADR", err)
+		}
+		if err := b.Wait(0); !errors.Is(err, syscall.EBADR) {
+			t.Fatalf("the second Wait: %v, want EBADR", err) // and Close would wait for ever
+		}
+		if err := b.Close(); !errors.Is(err, syscall.EBADR) {
+			t.Errorf("Close: %v, want EBADR", err)
+		}
+	})
 }
 
 func TestEnableSaysThatTheKernelRefusesToBeEntered(t *testing.T) {
