@@ -174,7 +174,7 @@ func (t *datagram) received(r backend.Result) {
 	case 0:
 		t.deliver(t.recv.Buf[:r.N], t.from())
 	case syscall.EINTR, syscall.EAGAIN, syscall.ECANCELED:
-	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EINVAL, syscall.EOPNOTSUPP:
+	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOSPC:
 		t.end(t.failure("receive from", t.remote, r.Errno)) // it would never end
 	default:
 		t.errorReceived(t.failure("receive from", t.remote, r.Errno))

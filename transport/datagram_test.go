@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-80cfe818/ringloop/internal/forbid"
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/sockapi"
@@ -236,6 +237,21 @@ func TestARefusedPacketIsReportedToErrorReceivedAndTheEndpointLivesOn(t *testing
 		p.untilGot(t, co, "yes")
 		finish(t, co, p, revived)
 		p.want(t, "made", "lost")
+	})
+}
+
+// epoll(7) limits how many descriptors a user may have watched.
+func TestAnEndpointThatCannotBeWatchedIsLost(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		runTask(t, ipcLoop(t, loop.WithBackend("epoll")), func(co *loop.Coro) error {
+			forbid.Calls(t, unix.ENOSPC, unix.SYS_EPOLL_CTL)
+			p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+			p.onError = p.t.Abort // it would be called for ever
+			if err := p.untilLost(t, co); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("lost with %v, %d errors before", err, len(p.errs))
+			}
+			return nil
+		})
 	})
 }
 
