@@ -102,11 +102,10 @@ func (p *Process) Complete(op *backend.Op, r backend.Result) {
 	case r.Errno == 0:
 		p.exited(returnCode(&p.waitExt.Child))
 	case p.loop.IsClosed():
-	default:
-		if r.Errno != syscall.ECHILD && p.waitElsewhere() == nil {
-			return
-		}
+	case r.Errno == syscall.ECHILD:
 		p.vanished(r.Err())
+	default:
+		p.waitElsewhere()
 	}
 }
 
@@ -120,15 +119,16 @@ func (p *Process) vanished(why error) {
 // for, say for lack of memory, and then has it reap the process, which takes no
 // waiting. Where waitid(2) is forbidden or knows no pidfds, it does both by the
 // number, which nobody else can have before the process is reaped.
-func (p *Process) waitElsewhere() error {
+func (p *Process) waitElsewhere() {
 	pidfd, err := unix.FcntlInt(uintptr(p.pidfd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
 	go func() {
 		goOn := func() { _ = p.loop.Submit(&p.wait) }
-		err := waitFD(pidfd, unix.WNOWAIT)
-		_ = unix.Close(pidfd)
+		if err == nil {
+			err = waitFor(unix.P_PIDFD, pidfd, unix.WNOWAIT)
+			_ = unix.Close(pidfd)
+		} else { // no descriptor is left
+			err = waitFor(unix.P_PID, p.pid, unix.WNOWAIT)
+		}
 		if err != nil && err != unix.ECHILD {
 			code, err := waitPID(p.pid)
 			goOn = func() { p.exited(code) }
@@ -143,7 +143,6 @@ func (p *Process) waitElsewhere() error {
 			}
 		})
 	}()
-	return nil
 }
 
 // returnCode converts what waitid(2) says into a return code.
@@ -199,16 +198,16 @@ func killAndReap(pid, pidfd int) {
 }
 
 func reapFD(pid, pidfd int) {
-	if err := waitFD(pidfd, 0); err != nil && err != unix.ECHILD {
+	if err := waitFor(unix.P_PIDFD, pidfd, 0); err != nil && err != unix.ECHILD {
 		_, _ = waitPID(pid) // there is nothing else to try
 	}
 	_ = unix.Close(pidfd)
 }
 
-// waitFD waits until the process of a pidfd has ended.
-func waitFD(pidfd, options int) error {
+// waitFor waits until the process of a pidfd or a number has ended.
+func waitFor(kind, id, options int) error {
 	for {
-		if err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|options, nil); err != unix.EINTR {
+		if err := unix.Waitid(kind, id, nil, unix.WEXITED|options, nil); err != unix.EINTR {
 			return err
 		}
 	}

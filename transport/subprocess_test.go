@@ -973,6 +973,25 @@ func TestAChildIsWaitedForWhereWaitidIsForbidden(t *testing.T) {
 	})
 }
 
+func TestAChildIsWaitedForThoughNeitherAWatchNorADescriptorIsLeft(t *testing.T) {
+	forbid.Alone(t, func(t *testing.T) {
+		runTask(t, ipcLoop(t, loop.WithBackend("epoll")), func(co *loop.Coro) error {
+			forbid.Calls(t, unix.ENOMEM, unix.SYS_EPOLL_CTL)
+			forbid.Flags(t, unix.EMFILE, unix.SYS_FCNTL, 1, unix.F_DUPFD_CLOEXEC&^7) // a bit that F_GETFL and the like have not
+			p := &processDiary{}
+			tr := start(t, co, p, SubprocessOptions{Stdout: DevNull, Stderr: DevNull}, "cat")
+			tr.PipeTransport(0).Close() // which ends it
+			if code := p.finished(t, co); code != 0 {
+				t.Errorf("return code %d", code)
+			}
+			return nil
+		})
+		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+			t.Errorf("a child is left: %d, %v", pid, err)
+		}
+	})
+}
+
 // The loop's Close may come long after another goroutine has reaped the child.
 func TestWhoHasTheNumberOfAChildThatWasReapedIsLeftAlone(t *testing.T) {
 	forbid.Alone(t, func(t *testing.T) {
