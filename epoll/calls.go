@@ -115,8 +115,12 @@ func (b *Backend) accept4(fd int32, to *backend.Addr) (int, syscall.Errno) {
 
 func connect(fd int32, a *backend.Addr) syscall.Errno {
 	p, n := a.Pointer()
-	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(p), uintptr(n))
-	return errno
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(p), uintptr(n))
+		if errno != syscall.EINTR {
+			return errno
+		}
+	}
 }
 
 // pendingError returns the error that a socket keeps for the next who asks.

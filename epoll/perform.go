@@ -169,7 +169,7 @@ func (b *Backend) connect(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		if started {
 			errno = 0
 		}
-	case syscall.EINPROGRESS, syscall.EINTR, syscall.EALREADY:
+	case syscall.EINPROGRESS, syscall.EALREADY:
 		op.State.Res = 1
 		if errno = b.notWritable(e); errno != 0 {
 			return 0, errno, true
