@@ -79,6 +79,7 @@ type home struct {
 	pool    pool      // what RecvBorrowed lends
 	direct  int       // see backend.Backend.DirectSend
 	closing []*Socket // closed during this turn
+	over    bool      // the loop is closed, and nothing is in flight any more
 }
 
 type homeKey struct{}
@@ -123,7 +124,10 @@ func (h *home) leave(fd int32) {
 }
 
 // LoopClosed closes what the loop did not come to.
-func (h *home) LoopClosed() { h.EndTurn() }
+func (h *home) LoopClosed() {
+	h.over = true
+	h.EndTurn()
+}
 
 // closeOp closes a descriptor on the loop that knows it.
 type closeOp struct {

@@ -25,7 +25,7 @@ func (s *Socket) Close() error {
 	if s.state == stateAdopted {
 		return s.owned("close")
 	}
-	if s.home == nil || s.loop.IsClosed() {
+	if s.home == nil || s.loop.IsClosed() && !s.busy() {
 		return s.closeNow()
 	}
 	if err := s.loop.CheckThread("close"); err != nil {
@@ -87,13 +87,13 @@ func (s *Socket) closeWhenIdle() {
 	if s.busy() || s.out.op.Code == backend.OpClose {
 		return
 	}
-	s.out.op = backend.Op{Receiver: &s.out, Code: backend.OpClose, FD: s.fd}
 	if s.home == nil || !s.loop.IsRunning() {
 		// No backend knows the descriptor, or it does nothing with it; nobody is
 		// to be told.
 		_ = s.closeNow()
 		return
 	}
+	s.out.op = backend.Op{Receiver: &s.out, Code: backend.OpClose, FD: s.fd}
 	s.home.close(s)
 }
 

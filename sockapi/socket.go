@@ -351,10 +351,11 @@ func (s *Socket) inUse() error {
 }
 
 // busy reports whether calls are in progress, or the loop receives ahead. A closed
-// loop has no calls; one that it ended abruptly may have left a lane taken.
+// loop has no calls; one that it ended abruptly may have left a lane taken. But while
+// it is being closed, its backend may still use the descriptor.
 func (s *Socket) busy() bool {
 	if s.loop != nil && s.loop.IsClosed() {
-		return false
+		return s.home != nil && !s.home.over && (s.in.op.InFlight() || s.out.op.InFlight())
 	}
 	return s.in.holder != nil || s.out.holder != nil || s.ahead&aheadOn != 0
 }

@@ -1,0 +1,100 @@
+package sockapi
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-80cfe818/ringloop/loop"
+)
+
+// takeNumber gives the number fd to a duplicate of s if it is free, or else the
+// next one, which is closed when the test ends.
+func takeNumber(t *testing.T, s *Socket, fd int) (taken int) {
+	t.Helper()
+	taken, err := unix.FcntlInt(uintptr(s.Fd()), unix.F_DUPFD_CLOEXEC, fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Close(taken); err != nil {
+			t.Errorf("descriptor %d was closed by somebody else: %v", taken, err)
+		}
+	})
+	return taken
+}
+
+// What a loop has found before its last run ended is delivered when it is closed,
+// to one direction after the other.
+func TestADescriptorStaysOpenWhileItsLoopIsClosedWithTheOtherDirectionInFlight(t *testing.T) {
+	// closing is when the socket is closed.
+	for closing, before := range map[string]bool{"before the loop": true, "when something has come": false} {
+		for _, name := range backendNames {
+			t.Run(closing+"/"+name, func(t *testing.T) {
+				l := newLoop(t, name)
+				l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the tasks are pending
+				a, b := pair(t, unix.SOCK_STREAM)
+				other, peer := pair(t, unix.SOCK_STREAM)
+				fd := a.Fd()
+				received := ""
+				receive := func(co *loop.Coro) error {
+					defer func() {
+						_ = a.Close()
+						takeNumber(t, other, fd)
+					}()
+					var p [4]byte
+					n, err := RecvInto(co, a, p[:])
+					received = string(p[:n])
+					return err
+				}
+				run(t, l, func(co *loop.Coro) error {
+					co.Loop().Go(func(co *loop.Coro) error { return SendAll(co, a, make([]byte, 16<<20)) })
+					if !before {
+						co.Loop().Go(receive)
+					}
+					yield(t, co, 5)
+					return nil
+				})
+				if before {
+					if _, err := unix.Write(b.Fd(), []byte("data")); err != nil {
+						t.Fatal(err)
+					}
+					a.tries = maxTries // so that it is the backend's
+					l.Go(receive)
+				}
+				if _, err := l.CallSoon(func() {
+					l.Stop()
+					if before {
+						_ = a.Close()
+						return
+					}
+					if _, err := unix.Write(b.Fd(), []byte("data")); err != nil {
+						t.Error(err)
+					}
+					for p := make([]byte, 64<<10); ; { // makes room
+						if _, err := unix.Read(b.Fd(), p); err != nil {
+							break
+						}
+					}
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if err := l.RunForever(); err != nil {
+					t.Fatal(err)
+				}
+				if err := l.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if received != "data" {
+					t.Errorf("received %q", received)
+				}
+				if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+					t.Errorf("descriptor %d is open or another's: %v", fd, err)
+				}
+				if n, err := unix.Read(peer.Fd(), make([]byte, 1)); err != unix.EAGAIN {
+					t.Errorf("%d bytes went to somebody else: %v", n, err)
+				}
+			})
+		}
+	}
+}
