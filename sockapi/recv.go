@@ -74,11 +74,16 @@ func Recv(co *loop.Coro, s *Socket, n int) ([]byte, error) {
 	if n <= 0 {
 		return nil, s.fail("recv", notPositive(n))
 	}
+	if n <= ownBuffer || !s.stream() {
+		p := make([]byte, n)
+		n, err := RecvInto(co, s, p)
+		return p[:n:n], err
+	}
 	ln := &s.in
 	if err := s.acquireInput(co); err != nil {
 		return nil, s.wrap("recv", err)
 	}
-	data, err := s.recv(co, n)
+	data, err := s.recvMuch(co, n)
 	ln.release()
 	return data, err
 }
@@ -87,10 +92,11 @@ func notPositive(n int) error {
 	return fmt.Errorf("%w: %d bytes are asked for", loop.ErrInvalidArgument, n)
 }
 
-// recv receives while the call has the lane.
-func (s *Socket) recv(co *loop.Coro, n int) ([]byte, error) {
-	if n <= ownBuffer || !s.stream() || s.hasKept() {
-		p := make([]byte, n)
+// recvMuch receives from a stream, without memory for n bytes, while the call has
+// the lane.
+func (s *Socket) recvMuch(co *loop.Coro, n int) ([]byte, error) {
+	if s.hasKept() {
+		p := make([]byte, min(n, len(s.kept.data)))
 		n, err := s.recvInto(co, p)
 		return p[:n:n], err
 	}

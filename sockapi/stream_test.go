@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -217,6 +218,47 @@ func TestRecvReturnsNoMoreThanAskedAndKeepsTheRest(t *testing.T) {
 			}
 			if !bytes.Equal(got, sent) {
 				t.Error("the data arrived changed")
+			}
+			return nil
+		})
+	})
+}
+
+func TestRecvOfAsMuchAsThereIsNeedsNoMemoryForMore(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			sent := bytes.Repeat([]byte("0123456789"), 1000)
+			if err := SendAll(co, b, sent); err != nil {
+				return err
+			}
+			for n := ownBuffer + 1; len(sent) > 0; n = math.MaxInt { // the second finds what the first has left
+				p, err := Recv(co, a, n)
+				if err != nil || !bytes.HasPrefix(sent, p) {
+					return fmt.Errorf("received %d bytes: %v", len(p), err)
+				}
+				sent = sent[len(p):]
+			}
+			return nil
+		})
+	})
+}
+
+func TestAPacketForWhichThereIsNoMemoryStays(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the panic is reported
+		a, b := pair(t, unix.SOCK_DGRAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, b, []byte("packet")); err != nil {
+				return err
+			}
+			task := spawn(co, func(co *loop.Coro) ([]byte, error) { return Recv(co, a, math.MaxInt) })
+			var pe *loop.PanicError
+			if _, err := task.Await(co); !errors.As(err, &pe) {
+				t.Errorf("a receive of %d bytes = %v, want a panic", math.MaxInt, err)
+			}
+			if p, err := recvTask(co, a).Await(co); p != "packet" || err != nil {
+				t.Errorf("then received %q, %v", p, err)
 			}
 			return nil
 		})
