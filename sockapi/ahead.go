@@ -1,7 +1,6 @@
 package sockapi
 
 import (
-	"os"
 	"syscall"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -179,6 +178,9 @@ func Settle(co *loop.Coro, s *Socket) error {
 		return s.wrap("settle", err)
 	}
 	s.in.release()
+	if s.state >= stateClosing {
+		return s.fail("settle", ErrSocketClosed)
+	}
 	return nil
 }
 
@@ -211,7 +213,9 @@ func (w *settling) CancelWait(co *loop.Coro) bool {
 // String says what a task waits for.
 func (w *settling) String() string { return "the end of " + w.in.op.String() }
 
-// settle ends the receiving ahead while the call has the lane.
+// settle ends the receiving ahead while the call has the lane. What has come goes to
+// the call also if the socket is closed or the call is late by then, as its operation
+// will find.
 func (s *Socket) settle(co *loop.Coro) (err error) {
 	ln := &s.in
 	ln.co = co
@@ -222,15 +226,7 @@ func (s *Socket) settle(co *loop.Coro) (err error) {
 	}
 	s.ahead &^= aheadSettling
 	ln.co = nil
-	switch {
-	case err != nil:
-		return err
-	case s.state >= stateClosing:
-		return ErrSocketClosed
-	case ln.expired:
-		return os.ErrDeadlineExceeded
-	}
-	return nil
+	return err
 }
 
 // settled goes on with what waited for the end of the receiving ahead.

@@ -678,6 +678,61 @@ func TestBytesThatCameBeforeACloseStayAfterIt(t *testing.T) {
 	})
 }
 
+// A call that receives in its own way waits first for the end of the receiving ahead.
+func TestWhatCameBeforeACloseGoesToTheCallThatEndsTheReceivingAhead(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		for ahead := range 4 { // how many turns the bytes come before the call
+			for turns := 1; turns < 5; turns++ { // and that before the close
+				a, b := pair(t, unix.SOCK_STREAM)
+				run(t, l, func(co *loop.Coro) error {
+					if err := SendAll(co, b, []byte("first")); err != nil {
+						return err
+					}
+					if p, err := RecvBorrowed(co, a); string(p) != "first" || err != nil {
+						t.Errorf("RecvBorrowed = %q, %v", p, err)
+					}
+					if _, err := unix.Write(b.Fd(), []byte("second")); err != nil {
+						return err
+					}
+					yield(t, co, ahead)
+					waiting := recvTask(co, a)
+					yield(t, co, turns)
+					if err := a.Close(); err != nil {
+						return err
+					}
+					if got, err := waiting.Await(co); got != "second" || err != nil {
+						t.Errorf("%d turns ahead, closed %d turns later: RecvInto = %q, %v", ahead, turns, got, err)
+					}
+					return nil
+				})
+			}
+		}
+	})
+}
+
+func TestASettleOfASocketThatIsClosedMeanwhileFails(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, b, []byte("x")); err != nil {
+				return err
+			}
+			if _, err := RecvBorrowed(co, a); err != nil {
+				return err
+			}
+			settling := spawn(co, func(co *loop.Coro) (struct{}, error) { return struct{}{}, Settle(co, a) })
+			yield(t, co, 1)
+			if err := a.Close(); err != nil {
+				return err
+			}
+			if _, err := settling.Await(co); !errors.Is(err, ErrSocketClosed) {
+				t.Errorf("Settle = %v", err)
+			}
+			return nil
+		})
+	})
+}
+
 func TestALoopIsClosedWhenBytesForACancelledBorrowHaveCome(t *testing.T) {
 	for _, name := range backendNames {
 		t.Run(name, func(t *testing.T) {

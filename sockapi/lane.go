@@ -48,8 +48,11 @@ func (ln *lane) perform(co *loop.Coro) error {
 	ln.errno, ln.n = syscall.ECANCELED, 0
 	ln.begun, ln.ended, ln.cancelled = false, false, false
 	switch {
-	case s.state >= stateClosing:
-		return ErrSocketClosed
+	case s.state >= stateClosing: // while the call waited for something else
+		if ln.drain(); ln.errno != 0 {
+			return ErrSocketClosed
+		}
+		return nil
 	case ln.expired:
 		return os.ErrDeadlineExceeded
 	}
