@@ -70,9 +70,11 @@ func (s *Socket) receiveAhead() {
 	}
 	op := &s.in.op
 	op.Code, op.FD, op.Buf, op.Flags, op.Len = backend.OpRecv, s.fd, nil, backend.Multishot, maxDrain
-	if s.refused = s.loop.Submit(op); s.refused == nil {
-		s.ahead |= aheadOn
+	if s.refused = s.loop.Submit(op); s.refused != nil {
+		op.Flags = 0 // it is the next call's
+		return
 	}
+	s.ahead |= aheadOn
 }
 
 // cameAhead takes a completion of the operation that goes on.

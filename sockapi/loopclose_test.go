@@ -1,6 +1,7 @@
 package sockapi
 
 import (
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -96,5 +97,55 @@ func TestADescriptorStaysOpenWhileItsLoopIsClosedWithTheOtherDirectionInFlight(t
 				}
 			})
 		}
+	}
+}
+
+// A task that goes on while its loop is closed is refused, and leaves the socket to
+// the next loop as it was.
+func TestASocketThatAClosedLoopDoesNotReceiveOnIsReceivedOnByTheNext(t *testing.T) {
+	for _, name := range backendNames {
+		t.Run(name, func(t *testing.T) {
+			l := newLoop(t, name)
+			a, b := pair(t, unix.SOCK_STREAM)
+			other, peer := pair(t, unix.SOCK_STREAM)
+			var borrowErr error
+			run(t, l, func(co *loop.Coro) error {
+				co.Loop().Go(func(co *loop.Coro) error {
+					if _, err := RecvInto(co, other, make([]byte, 1)); err != nil {
+						return err
+					}
+					_, borrowErr = RecvBorrowed(co, a)
+					return nil
+				})
+				yield(t, co, 3)
+				return nil
+			})
+			if _, err := l.CallSoon(func() {
+				l.Stop()
+				if _, err := unix.Write(peer.Fd(), []byte("x")); err != nil {
+					t.Error(err)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.RunForever(); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !errors.Is(borrowErr, loop.ErrLoopClosed) {
+				t.Errorf("RecvBorrowed = %v, want ErrLoopClosed", borrowErr)
+			}
+			run(t, newLoop(t, name), func(co *loop.Coro) error {
+				if err := SendAll(co, b, []byte("data")); err != nil {
+					return err
+				}
+				if p, err := Recv(co, a, ownBuffer+1); string(p) != "data" || err != nil {
+					t.Errorf("Recv = %q, %v", p, err)
+				}
+				return nil
+			})
+		})
 	}
 }
