@@ -45,6 +45,7 @@ const (
 
 // newSocket wraps a descriptor that is ready for use.
 func newSocket(fd, family, typ, proto int) *Socket {
+	typ &^= unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC // both are set in any case
 	s := &Socket{fd: int32(fd), family: int16(family), typ: int16(typ), proto: int16(proto)}
 	s.in.init(s)
 	s.out.init(s)

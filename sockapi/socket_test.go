@@ -199,6 +199,25 @@ func TestOptionsOfASocket(t *testing.T) {
 	}
 }
 
+func TestTheFlagsOfSocketAreNotPartOfItsType(t *testing.T) {
+	flags := unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
+	if s := open(t, unix.AF_INET, unix.SOCK_STREAM|flags); s.Type() != unix.SOCK_STREAM {
+		t.Errorf("Type = %d", s.Type())
+	}
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_DGRAM|flags)
+		run(t, l, func(co *loop.Coro) error {
+			if n, err := SendTo(co, b, nil, Addr{}); n != 0 || err != nil {
+				t.Errorf("SendTo of nothing = %d, %v", n, err)
+			}
+			if n, err := RecvInto(co, a, make([]byte, 1)); n != 0 || err != nil {
+				t.Errorf("an empty packet: %d, %v", n, err)
+			}
+			return nil
+		})
+	})
+}
+
 func TestNilAndWrongSocketsAreRefused(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		run(t, l, func(co *loop.Coro) error {
