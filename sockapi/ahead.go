@@ -102,8 +102,8 @@ func (s *Socket) cameAhead(r *backend.Result) {
 		s.handOver(r)
 	case r.N > 0:
 		s.keepAhead(r.Data)
-	case r.Errno != 0 && r.Errno != syscall.ECANCELED:
-		s.keptAhead().errno = r.Errno
+	default:
+		s.keepErrno(r.Errno)
 	}
 	if s.ahead&aheadOn == 0 {
 		s.settled()
@@ -138,8 +138,8 @@ func (s *Socket) putAside() {
 		k.mem, k.data = s.lent, append(s.lent[:ln.n], since...)
 		s.lent = mem
 		s.giveBack()
-	case ln.errno != 0:
-		s.keptAhead().errno = ln.errno
+	default:
+		s.keepErrno(ln.errno)
 	}
 }
 
@@ -155,6 +155,13 @@ func (s *Socket) keepAhead(data []byte) {
 	}
 	if len(k.data) >= aheadLimit && s.ahead&aheadOn != 0 {
 		s.loop.CancelOp(&s.in.op)
+	}
+}
+
+// keepErrno keeps an error for which no call waits, if there is one.
+func (s *Socket) keepErrno(errno syscall.Errno) {
+	if errno != 0 && errno != syscall.ECANCELED && toldOnce(&s.in.op, errno) {
+		s.keptAhead().errno = errno
 	}
 }
 

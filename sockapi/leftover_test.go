@@ -15,31 +15,39 @@ import (
 // and nothing else.
 
 func TestAnErrorOfTheMomentIsNotKeptForTheNextReceive(t *testing.T) {
-	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp", "127.0.0.1:0")
-		run(t, l, func(co *loop.Coro) error {
-			s := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			early := recvTask(co, s) // it is not connected yet
-			yield(t, co, 1)
-			early.Cancel("")
-			_, _ = early.Await(co)
-			if err := Connect(co, s, addr); err != nil {
-				return err
-			}
-			conn, _, err := Accept(co, ln)
-			if err != nil {
-				return err
-			}
-			closeAtEnd(t, conn)
-			if err := SendAll(co, conn, []byte("x")); err != nil {
-				return err
-			}
-			if got, err := Recv(co, s, 1); string(got) != "x" || err != nil {
-				t.Errorf("received %q, %v", got, err)
-			}
-			return nil
+	receives := map[string]func(co *loop.Coro, s *Socket) *loop.Task[string]{"RecvInto": recvTask, "RecvBorrowed": borrowTask}
+	for name, receive := range receives {
+		t.Run(name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				ln, addr := listen(t, "tcp", "127.0.0.1:0")
+				run(t, l, func(co *loop.Coro) error {
+					for turns := range 4 {
+						s := open(t, unix.AF_INET, unix.SOCK_STREAM)
+						early := receive(co, s) // it is not connected yet
+						yield(t, co, turns)
+						early.Cancel("")
+						_, _ = early.Await(co)
+						yield(t, co, 3)
+						if err := Connect(co, s, addr); err != nil {
+							return err
+						}
+						conn, _, err := Accept(co, ln)
+						if err != nil {
+							return err
+						}
+						closeAtEnd(t, conn)
+						if err := SendAll(co, conn, []byte("x")); err != nil {
+							return err
+						}
+						if got, err := Recv(co, s, 1); string(got) != "x" || err != nil {
+							t.Errorf("cancelled after %d turns: then received %q, %v", turns, got, err)
+						}
+					}
+					return nil
+				})
+			})
 		})
-	})
+	}
 }
 
 func TestAShortageOfDescriptorsIsNotKeptForTheNextAccept(t *testing.T) {
