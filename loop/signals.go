@@ -60,9 +60,9 @@ func (l *Loop) AddSignalHandler(sig syscall.Signal, fn func()) error {
 			l.signals = map[syscall.Signal]*signalHandler{}
 		}
 		l.signals[sig] = h
-		signal.Notify(h.ch, sig)
 		go h.forward()
 	}
+	signal.Notify(h.ch, sig) // again: the program may have ignored the signal meanwhile, or reset it
 	h.fn, h.ctx = fn, l.scope.copy()
 	var o *origin
 	if l.debug.Load() {

@@ -104,6 +104,18 @@ func TestASecondHandlerReplacesTheFirst(t *testing.T) {
 	})
 }
 
+func TestAHandlerThatIsAddedAgainHandlesASignalThatWasIgnoredOrResetMeanwhile(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for _, undo := range []func(...os.Signal){signal.Ignore, signal.Reset} {
+			addSignal(t, l, syscall.SIGUSR1, func() { t.Error("the replaced handler was called") })
+			undo(syscall.SIGUSR1)
+			addSignal(t, l, syscall.SIGUSR1, l.Stop)
+			newTap(t, syscall.SIGUSR1).kill(t, syscall.SIGUSR1)
+			runLoop(t, l)
+		}
+	})
+}
+
 func TestBadSignalNumbersAreRefused(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		fn := func() {}
