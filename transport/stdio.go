@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +36,9 @@ var (
 	Pipe = Stdio{kind: stdioPipe}
 	// DevNull connects the stream to /dev/null (subprocess.DEVNULL).
 	DevNull = Stdio{kind: stdioDevNull}
-	// Inherit gives the child the stream of this process (None in asyncio).
+	// Inherit gives the child the stream of this process (None in asyncio). If that
+	// is closed, or has been closed and its number is that of something else since,
+	// which is close-on-exec, it is closed in the child.
 	Inherit = Stdio{kind: stdioInherit}
 	// Stdout, for the standard error only, makes it the same as the standard
 	// output (subprocess.STDOUT).
@@ -111,9 +112,8 @@ func (c *childStdio) openOne(fd int, s Stdio) (err error) {
 	case stdioDevNull:
 		c.child[fd], err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	case stdioInherit:
-		c.child[fd], err = duplicate(fd)
-		if err == syscall.EBADF {
-			err = nil // closed here, so closed there
+		if inheritable(fd) {
+			c.child[fd], err = duplicate(fd)
 		}
 	case stdioStdout:
 		if c.child[1] != noFD {
@@ -133,6 +133,14 @@ func (c *childStdio) openOne(fd int, s Stdio) (err error) {
 		}
 	}
 	return err
+}
+
+// inheritable reports whether a standard stream is open here. What got its number
+// when it had been closed is the loop's, a connection, or the like, and none of a
+// child's business: it is close-on-exec.
+func inheritable(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
 // pipe makes a pipe for the stream fd. Our end does not block, the child's does.

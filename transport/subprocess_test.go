@@ -1270,6 +1270,25 @@ func TestAChildDoesNotKeepItsOwnInputOpenWhenOurOutputIsClosed(t *testing.T) {
 	})
 }
 
+// A program that has closed its standard input gives the number away.
+func TestAChildDoesNotInheritWhatHasTheNumberOfAStreamThatIsClosed(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		r, w := osPipe(t)
+		writeString(t, w, "not for the child")
+		closeFile(t, w)
+		saved := must2(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3))(t)
+		check(t, unix.Dup3(int(r.Fd()), 0, unix.O_CLOEXEC))
+		p := &processDiary{}
+		start(t, co, p, SubprocessOptions{Stdin: Inherit}, "cat")
+		code := p.finished(t, co)
+		check(t, unix.Dup3(saved, 0, 0))
+		check(t, unix.Close(saved))
+		if out := p.out[1].String(); code != 0 || out != "" {
+			t.Errorf("cat returned %d, %q", code, out)
+		}
+	})
+}
+
 func TestAFileIsBlockingForTheChild(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		r, w := fifo(t) // opened with O_NONBLOCK
