@@ -61,12 +61,6 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 		if cancelled == nil || ln.errno == 0 || ln.errno == syscall.EISCONN {
 			break
 		}
-		if ln.errno == syscall.EALREADY {
-			if err := s.writable(co); err != nil {
-				return err
-			}
-			continue
-		}
 		s.connecting = nil
 		if *cancelled == ext.Addr {
 			break
@@ -90,18 +84,6 @@ func (s *Socket) connect(co *loop.Coro, addr Addr) error {
 		return nil
 	}
 	return errorOf(errno)
-}
-
-// writable waits for the end of a connect that is under way.
-func (s *Socket) writable(co *loop.Coro) error {
-	ln := &s.out
-	ln.op.Code, ln.op.Arg = backend.OpPoll, unix.POLLOUT
-	err := ln.perform(co)
-	ln.op.Arg = 0
-	if err == nil {
-		err = errorOf(ln.errno)
-	}
-	return err
 }
 
 // Dial makes a socket and connects it. The network is tcp, tcp4, tcp6, udp,

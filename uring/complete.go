@@ -176,6 +176,15 @@ func (b *Backend) failed(idx uint32, res int32) {
 			return
 		}
 		errno = syscall.ECANCELED
+	case errno == syscall.EALREADY && op.Code == backend.OpConnect:
+		if !s.cancelled {
+			s.begun = true
+			b.prepReady(idx)
+			return
+		}
+		errno = syscall.ECANCELED
+	case errno == syscall.EISCONN && s.begun:
+		errno = 0
 	case errno == syscall.EAGAIN && (op.Input() || op.Output() && op.Code != backend.OpConnect ||
 		op.Code == backend.OpRead || op.Code == backend.OpWrite || op.Code == backend.OpWaitID):
 		if s.cancelled {

@@ -156,7 +156,7 @@ func events(op *backend.Op) uint32 {
 	switch op.Code {
 	case backend.OpPoll:
 		return op.Arg
-	case backend.OpSend, backend.OpSendMsg, backend.OpWrite, backend.OpSendfile:
+	case backend.OpConnect, backend.OpSend, backend.OpSendMsg, backend.OpWrite, backend.OpSendfile:
 		return unix.POLLOUT
 	case backend.OpAccept:
 		return unix.POLLIN | unix.POLLRDHUP // the end of a listener

@@ -43,6 +43,7 @@ type slot struct {
 	cancelled  bool  // was asked to end, by Cancel or by OpClose
 	shut       bool  // an accept on a listener that was shut down
 	again      bool  // an output that is tried again before it waits, for a shutdown came between
+	begun      bool  // a connect that was under way already, for another one has begun it
 	erred      bool  // the last poll found an error and nothing else
 	dropped    uint8 // how often in a row the kernel has ended it though nobody asked
 }

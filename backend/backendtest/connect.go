@@ -22,6 +22,7 @@ func connectTests() []test {
 		{name: "a full unix backlog is EAGAIN", fn: func(d *driver) { connectUnixFull(d, false) }},
 		{name: "a full unix backlog is EAGAIN for a blocking socket too", fn: func(d *driver) { connectUnixFull(d, true) }},
 		{name: "an unanswered connect waits until it is cancelled", fn: connectUnanswered},
+		{name: "a connect that was cancelled is picked up by the next", slow: true, fn: connectAgain},
 		{name: "an unanswered connect of a blocking socket does not block the thread", fn: connectBlocking},
 		{name: "an unanswered connect ends with the close of its descriptor", fn: connectUnansweredClose},
 		{name: "an address of the wrong family fails", fn: connectWrongFamily},
@@ -140,9 +141,14 @@ func connectUnixFull(d *driver, blocking bool) {
 	d.wantN(d.submit(d.connect(c, d.addr(l))), 0)
 }
 
-// unanswered returns an address of which SYNs are dropped: that of a listener
-// with a full backlog.
+// unanswered returns an address of which SYNs are dropped.
 func (d *driver) unanswered() backend.Addr {
+	d.t.Helper()
+	return d.addr(d.deaf())
+}
+
+// deaf returns a listener with a full backlog.
+func (d *driver) deaf() int {
 	d.t.Helper()
 	l := d.listener(inet4, 0)
 	for {
@@ -156,7 +162,7 @@ func (d *driver) unanswered() backend.Addr {
 			d.ok(err, "poll")
 		}
 		if n == 0 && err == nil {
-			return d.addr(l)
+			return l
 		}
 	}
 }
@@ -171,6 +177,40 @@ func connectUnanswered(d *driver) {
 	d.pending(connect)
 	d.cancel(connect)
 	d.wantErr(connect, unix.ECANCELED)
+}
+
+// connectAgain makes room for the connection while connects wait for one that was
+// cancelled before, or leaves nobody to make it with.
+func connectAgain(d *driver) {
+	for _, prepare := range []func(int) int{func(c int) int { return c }, d.setBlocking} {
+		l := d.deaf()
+		connect := d.connect(prepare(d.socket(unix.AF_INET, unix.SOCK_STREAM)), d.addr(l))
+		for range 2 {
+			d.pending(d.submit(connect))
+			d.cancel(connect)
+			d.wantErr(connect, unix.ECANCELED)
+		}
+		dup, err := unix.FcntlInt(uintptr(connect.FD), unix.F_DUPFD_CLOEXEC, 0)
+		d.ok(err, "dup")
+		other := d.connect(d.own(dup), d.addr(l))
+		d.pending(d.submit(connect), d.submit(other))
+		multi := d.submit(d.multi(d.op(backend.OpAccept, l)))
+		d.wantN(connect, 0)
+		d.wantN(other, 0)
+		d.wantErr(d.submit(connect), unix.EISCONN)
+		d.cancel(multi)
+		d.wantErr(multi, unix.ECANCELED)
+		d.ownAll(multi)
+
+		l = d.deaf()
+		connect = d.connect(prepare(d.socket(unix.AF_INET, unix.SOCK_STREAM)), d.addr(l))
+		d.pending(d.submit(connect))
+		d.cancel(connect)
+		d.wantErr(connect, unix.ECANCELED)
+		d.pending(d.submit(connect))
+		d.closeFD(l)
+		d.wantErr(connect, unix.ECONNREFUSED)
+	}
 }
 
 func connectBlocking(d *driver) {
