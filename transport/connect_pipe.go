@@ -23,6 +23,9 @@ import (
 //
 // A DataReceiver gets packets, as of a packet socket, of up to 256 KiB whole.
 //
+// While reading is paused, nothing is read: a child that shares the file, as one that
+// inherits the standard input, gets what comes then.
+//
 // EOFReceived and then ConnectionLost(nil) follow the end of the stream. A FIFO
 // that nobody has opened for writing yet has not ended.
 // Errors of the kernel are reported to the exception handler and end the

@@ -415,6 +415,37 @@ func TestPausingWhileAReadIsInFlightKeepsWhatItBrings(t *testing.T) {
 	})
 }
 
+// A program may let a child have its standard input, and pause its own reading
+// meanwhile.
+func TestWhatComesWhileAReadPipeIsPausedIsForWhoElseReadsIt(t *testing.T) {
+	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
+		other := must2(duplicateFile(r))(t)
+		defer func() { check(t, unix.Close(other)) }()
+		p := &streamDiary{}
+		tr := readPipeOf(t, co, p, r)
+		writeString(t, w, "mine,")
+		p.untilData(t, co, "mine,")
+		check(t, tr.PauseReading())
+		turns := func() {
+			for range 5 {
+				check(t, loop.Sleep(co, 0))
+			}
+		}
+		turns()
+		writeString(t, w, "yours")
+		turns()
+		buf := make([]byte, 10)
+		if n, err := unix.Read(other, buf); string(buf[:max(n, 0)]) != "yours" {
+			t.Errorf("the other reader got %d, %v", n, err)
+		}
+		check(t, tr.ResumeReading())
+		writeString(t, w, " mine again")
+		p.untilData(t, co, "mine, mine again")
+		tr.Close()
+		p.untilLost(t, co)
+	})
+}
+
 func TestNothingIsDeliveredAfterCloseOfAReadPipe(t *testing.T) {
 	eachPipe(t, func(t *testing.T, co *loop.Coro, r, w *os.File) {
 		p := &streamDiary{}

@@ -20,7 +20,8 @@ const (
 )
 
 // readPipe is the transport of the reading end of a pipe. One read is in flight
-// while reading is wanted; what it brings while reading is paused is kept.
+// while reading is wanted; when reading is paused it is cancelled, and what it has
+// brought all the same is kept.
 type readPipe struct {
 	pipe
 	data   DataReceiver
@@ -178,7 +179,7 @@ func (t *readPipe) handle(r backend.Result) {
 	defer t.next() // also after a runtime.Goexit in a callback
 	switch {
 	case r.Errno == syscall.EINTR || r.Errno == syscall.EAGAIN:
-	case r.Errno == syscall.ECANCELED: // by SetProtocol
+	case r.Errno == syscall.ECANCELED: // by SetProtocol or PauseReading
 	case r.Errno != 0:
 		t.failed(r.Errno)
 	case r.N == 0:
@@ -320,12 +321,19 @@ func (t *readPipe) Abort() { t.Close() }
 // IsReading reports whether data may be delivered.
 func (t *readPipe) IsReading() bool { return !t.paused && !t.closing && !t.eof }
 
-// PauseReading stops the delivery of data and of the end.
+// PauseReading stops the delivery of data and of the end. What comes from now on is
+// for who else reads the file, such as a child that has the same standard input.
 func (t *readPipe) PauseReading() error {
+	if err := t.loop.CheckThread("PauseReading"); err != nil {
+		return err
+	}
 	if !t.paused {
 		debugLog(t.loop, "reading is paused", t)
 	}
 	t.paused = t.paused || !t.closing
+	if t.paused {
+		t.loop.CancelOp(&t.read)
+	}
 	return nil
 }
 

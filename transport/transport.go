@@ -32,7 +32,8 @@ type Conn interface {
 	// PauseReading stops the delivery of data and of the end of the stream, also
 	// of what has been received already, until ResumeReading. It is idempotent
 	// and does nothing on a closed transport. A pipe for writing returns
-	// ErrUnsupported.
+	// ErrUnsupported, and in debug mode, from another goroutine, one for reading
+	// loop.ErrWrongThread.
 	PauseReading() error
 	// ResumeReading undoes PauseReading. It calls nothing back before it has
 	// returned, is idempotent, and does nothing on a closed transport. A pipe for
