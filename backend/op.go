@@ -75,7 +75,8 @@ const (
 	// unless it asked for it.
 	OpSendfile
 	// OpShutdown shuts down FD (shutdown(2)); Arg is SHUT_RD, SHUT_WR or
-	// SHUT_RDWR.
+	// SHUT_RDWR. What waits for input ends with 0 then, also on a datagram socket,
+	// but for a multishot recv there.
 	OpShutdown
 	// OpClose closes FD (close(2)): it cancels every operation in flight on FD,
 	// lets each of them complete, and closes the descriptor after the last.

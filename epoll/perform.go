@@ -32,7 +32,7 @@ func (b *Backend) attempt(e *entry, op *backend.Op) (n int, errno syscall.Errno,
 		return b.connect(e, op)
 	case backend.OpRecvMsg:
 		n, errno = nowait.RecvFrom(op.FD, op.Buf, &op.Ext.Addr)
-		return b.input(e, n, errno)
+		return b.received(e, n, errno)
 	case backend.OpSendMsg:
 		return b.sendmsg(e, op)
 	case backend.OpRead:
@@ -54,6 +54,15 @@ func (b *Backend) input(e *entry, n int, errno syscall.Errno) (int, syscall.Errn
 		return 0, errno, errno != 0
 	}
 	return n, errno, true
+}
+
+// received is input for what a socket was asked for. A datagram socket that was shut
+// down says so only to those who can wait: to them it is the end.
+func (b *Backend) received(e *entry, n int, errno syscall.Errno) (int, syscall.Errno, bool) {
+	if errno == syscall.EAGAIN && e.bits&hungUp != 0 && nowait.Poll(e.fd, unix.POLLRDHUP)&unix.POLLRDHUP != 0 {
+		return 0, 0, true
+	}
+	return b.input(e, n, errno)
 }
 
 func (b *Backend) output(e *entry, n int, errno syscall.Errno) (int, syscall.Errno, bool) {
@@ -79,7 +88,7 @@ func (b *Backend) recv(e *entry, buf []byte) (int, syscall.Errno, bool) {
 		}
 		return n, 0, true
 	}
-	return b.input(e, n, errno)
+	return b.received(e, n, errno)
 }
 
 // sent notes that n more of size bytes went out, and decides whether op is
@@ -199,14 +208,14 @@ func (b *Backend) read(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 		// A socket polls as ready also for what recv(2) does not tell, as errors in
 		// the queue that MSG_ERRQUEUE reads.
 		if n, errno := nowait.Recv(e.fd, op.Buf); errno != syscall.ENOTSOCK {
-			return b.input(e, n, errno)
+			return b.received(e, n, errno)
 		}
 		if !pollNow(e.fd, unix.POLLIN) {
 			return b.input(e, 0, syscall.EAGAIN)
 		}
 	}
 	n, errno := read(e.fd, op.Buf)
-	return b.input(e, n, errno)
+	return b.received(e, n, errno)
 }
 
 func (b *Backend) write(e *entry, op *backend.Op) (int, syscall.Errno, bool) {

@@ -53,8 +53,9 @@ type datagram struct {
 	drops   int
 	atEnd   bool // EndTurn will be called
 	// started is set when reading may begin, keeping when kept is to be
-	// delivered, ended when ConnectionLost is queued or was called.
-	started, paused, keeping, closing, ended bool
+	// delivered, ended when ConnectionLost is queued or was called, deaf when the
+	// socket was shut down for reading.
+	started, paused, keeping, closing, ended, deaf bool
 }
 
 // newDatagram makes the transport of a socket. If it is connected, remote is
@@ -135,7 +136,7 @@ func (t *datagram) receive() {
 
 func (t *datagram) receiveSome() {
 	for range maxDatagramsAtOnce {
-		if !t.IsReading() || !t.started || t.keeping || t.recv.InFlight() {
+		if !t.IsReading() || !t.started || t.keeping || t.deaf || t.recv.InFlight() {
 			return
 		}
 		r, ok := t.loop.Try(&t.recv)
@@ -144,7 +145,7 @@ func (t *datagram) receiveSome() {
 		}
 		t.received(r)
 	}
-	if !t.IsReading() {
+	if !t.IsReading() || t.deaf {
 		return
 	}
 	if err := t.loop.Submit(&t.recv); err != nil {
@@ -172,6 +173,10 @@ func (t *datagram) Complete(op *backend.Op, r backend.Result) {
 func (t *datagram) received(r backend.Result) {
 	switch r.Errno {
 	case 0:
+		if r.N == 0 && nowait.Poll(t.fd, unix.POLLRDHUP)&unix.POLLRDHUP != 0 {
+			t.deaf = true // that was the end, not a packet, and it would never end
+			return
+		}
 		t.deliver(t.recv.Buf[:r.N], t.from())
 	case syscall.EINTR, syscall.EAGAIN, syscall.ECANCELED:
 	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOSPC:

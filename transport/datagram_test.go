@@ -587,6 +587,27 @@ func TestPausedReadingDeliversNothingUntilItIsResumed(t *testing.T) {
 	})
 }
 
+// Nobody is to be told of packets without end, nor is the loop to look for some.
+func TestAnEndpointWhoseSocketIsShutDownForReadingDeliversNothingAndSends(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		server := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		client := endpoint(t, co, DatagramOptions{RemoteAddr: server.addr(t)})
+		client.send(t, "first", Addr{})
+		server.untilGot(t, co, "first")
+		server.send(t, "", client.addr(t))
+		client.untilGot(t, co, "")
+		d := client.t.(*datagram)
+		if err := unix.Shutdown(int(d.fd), unix.SHUT_RD); err != nil {
+			t.Fatal(err)
+		}
+		until(t, co, "nothing is waited for", func() bool { return !d.recv.InFlight() })
+		client.send(t, "second", Addr{})
+		server.untilGot(t, co, "first", "second")
+		client.untilGot(t, co, "")
+		finish(t, co, client, server)
+	})
+}
+
 func TestDatagramArgumentsThatMakeNoSenseAreInvalid(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		stream, err := sockapi.New(unix.AF_INET, unix.SOCK_STREAM, 0)

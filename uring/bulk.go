@@ -75,6 +75,8 @@ func (b *Backend) recvBulk(idx uint32) {
 	data, errno := b.recvOwn(s.op.FD)
 	n := len(data)
 	switch {
+	case errno == syscall.EAGAIN && s.shut:
+		b.shut(idx)
 	case errno == syscall.EAGAIN:
 		b.rearm(idx)
 	case errno != 0:

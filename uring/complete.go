@@ -104,14 +104,13 @@ func nextError(fd int32) int32 {
 // ready goes on with an operation that waited for its descriptor.
 func (b *Backend) ready(idx uint32, res int32) {
 	s := b.slots.at(idx)
-	s.erred = res == unix.POLLERR
+	s.erred, s.shut = res == unix.POLLERR, res > 0 && res&unix.POLLRDHUP != 0
 	switch {
 	case res < 0:
 		b.finish(idx, failure(syscall.Errno(-res)))
 	case s.op.Code == backend.OpPoll:
 		b.finish(idx, backend.Result{N: int(res)})
 	case s.op.Code == backend.OpAccept && !s.cancelled:
-		s.shut = res&unix.POLLRDHUP != 0
 		b.prep(idx)
 	case s.cancelled:
 		b.finish(idx, failure(syscall.ECANCELED))
@@ -192,15 +191,27 @@ func (b *Backend) failed(idx uint32, res int32) {
 			break
 		}
 		if s.shut {
-			// A unix listener that was shut down says so only to those who can
-			// wait, and is ready for ever.
-			errno = syscall.EINVAL
-			break
+			b.shut(idx)
+			return
 		}
 		b.prepReady(idx)
 		return
 	}
 	b.finish(idx, failure(errno))
+}
+
+// shut ends an operation that finds nothing though there is an end: a unix listener
+// and a datagram socket that were shut down say so only to those who can wait, and
+// are ready for ever.
+func (b *Backend) shut(idx uint32) {
+	switch op := b.slots.at(idx).op; op.Code {
+	case backend.OpAccept:
+		b.finish(idx, failure(syscall.EINVAL))
+		return
+	case backend.OpRecvMsg:
+		op.Ext.Addr.Len = 0
+	}
+	b.finish(idx, backend.Result{})
 }
 
 // succeeded acts on a result.

@@ -9,12 +9,14 @@ import (
 
 // recvPacket receives for an operation with AtDelivery whose descriptor is ready.
 func (b *Backend) recvPacket(idx uint32) {
-	op := b.slots.at(idx).op
-	n, errno := receivePacket(op)
-	switch errno {
-	case 0:
+	s := b.slots.at(idx)
+	n, errno := receivePacket(s.op)
+	switch {
+	case errno == 0:
 		b.finish(idx, backend.Result{N: n})
-	case syscall.EAGAIN: // somebody else has taken it
+	case errno == syscall.EAGAIN && s.shut:
+		b.shut(idx)
+	case errno == syscall.EAGAIN: // somebody else has taken it
 		b.rearm(idx)
 	default:
 		b.finish(idx, failure(errno))

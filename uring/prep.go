@@ -158,10 +158,10 @@ func events(op *backend.Op) uint32 {
 		return op.Arg
 	case backend.OpConnect, backend.OpSend, backend.OpSendMsg, backend.OpWrite, backend.OpSendfile:
 		return unix.POLLOUT
-	case backend.OpAccept:
-		return unix.POLLIN | unix.POLLRDHUP // the end of a listener
+	case backend.OpWaitID:
+		return unix.POLLIN
 	}
-	return unix.POLLIN
+	return unix.POLLIN | unix.POLLRDHUP // see slot.shut
 }
 
 // prepCancel asks the kernel to end what it does for a slot.

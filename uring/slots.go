@@ -41,7 +41,7 @@ type slot struct {
 	stage      stage
 	onFD       bool  // is in the descriptor's lists
 	cancelled  bool  // was asked to end, by Cancel or by OpClose
-	shut       bool  // an accept on a listener that was shut down
+	shut       bool  // the last poll found an end: of a listener, of a connection or by shutdown(2)
 	again      bool  // an output that is tried again before it waits, for a shutdown came between
 	begun      bool  // a connect that was under way already, for another one has begun it
 	erred      bool  // the last poll found an error and nothing else

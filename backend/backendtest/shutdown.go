@@ -15,6 +15,7 @@ func shutdownTests() []test {
 		{name: "of a socket without connection is ENOTCONN", fn: func(d *driver) {
 			d.wantErr(d.submit(d.shutdown(d.socket(unix.AF_INET, unix.SOCK_STREAM), unix.SHUT_WR)), unix.ENOTCONN)
 		}},
+		{name: "of reading ends everything that waits for packets with 0", fn: shutdownPackets},
 		{name: "of a waiting listener ends its accepts with EINVAL", fn: shutdownListener},
 		{name: "of a listener leaves what had connected to accept", fn: shutdownListenerBacklog},
 	}), over("shutdown", fillable, []pairTest{
@@ -64,6 +65,36 @@ func shutdownSendfile(d *driver, a, b int) {
 	d.pending(o)
 	d.wantN(d.submit(d.shutdown(a, unix.SHUT_WR)), 0)
 	d.wantErr(o, unix.EPIPE)
+}
+
+// shutdownPackets shuts down sockets without a stream, of which recv(2) tells the end
+// only to those who can wait, before an operation is submitted and while it waits.
+func shutdownPackets(d *driver) {
+	for _, k := range dgramKinds() {
+		if k.name == "udp6" {
+			continue // not everywhere available
+		}
+		for _, early := range [...]bool{false, true} {
+			a, b := k.pair(d)
+			d.ok(unix.Connect(a, d.name(b)), "connect")
+			ops := append(d.atDelivery(a, 10), d.recv(a, 10), d.recv(a, 0), d.recvmsg(a, 10), d.read(a, 10))
+			if early {
+				d.wantN(d.submit(d.shutdown(a, unix.SHUT_RD)), 0)
+			}
+			for _, o := range ops {
+				d.submit(o)
+			}
+			if !early {
+				d.pending(ops...)
+				d.wantN(d.submit(d.shutdown(a, unix.SHUT_RD)), 0)
+			}
+			for _, o := range ops {
+				d.wantN(o, 0)
+			}
+			d.closeFD(a)
+			d.closeFD(b)
+		}
+	}
 }
 
 // shutListeners calls fn with listeners of every kind, non-blocking and blocking.
