@@ -132,6 +132,13 @@ func pendingError(fd int32) syscall.Errno {
 	return syscall.Errno(n)
 }
 
+// isListener reports whether accept4(2) may wait for a connection to fd. What is none
+// says so at once, and is perhaps never readable.
+func isListener(fd int32) bool {
+	n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && n != 0
+}
+
 func shutdown(fd int32, how uint32) syscall.Errno {
 	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)
 	return errno

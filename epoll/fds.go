@@ -238,7 +238,7 @@ func (e *entry) learnMode(op *backend.Op) {
 	}
 	e.bits &^= blocking | regular | fifo
 	flags, errno := fcntl(e.fd, unix.F_GETFL)
-	if errno != 0 || flags&unix.O_NONBLOCK != 0 {
+	if errno != 0 || flags&unix.O_NONBLOCK != 0 || refused(op, flags) {
 		return
 	}
 	e.bits |= blocking
@@ -252,6 +252,18 @@ func (e *entry) learnMode(op *backend.Op) {
 	case unix.S_IFIFO:
 		e.bits |= fifo
 	}
+}
+
+// refused reports whether a call of this code fails at once on a file that was opened
+// so, which is never ready for it either.
+func refused(op *backend.Op, flags int) bool {
+	switch mode := flags & unix.O_ACCMODE; op.Code {
+	case backend.OpRead:
+		return mode == unix.O_WRONLY
+	case backend.OpWrite:
+		return mode == unix.O_RDONLY
+	}
+	return false
 }
 
 // park lets op wait for its turn and for readiness.

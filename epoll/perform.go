@@ -123,7 +123,7 @@ func (b *Backend) send(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
 }
 
 func (b *Backend) accept(e *entry, op *backend.Op) (int, syscall.Errno, bool) {
-	if e.bits&blocking != 0 && !pollNow(e.fd, unix.POLLIN) {
+	if e.bits&blocking != 0 && isListener(e.fd) && !pollNow(e.fd, unix.POLLIN) {
 		return b.input(e, 0, syscall.EAGAIN)
 	}
 	var to *backend.Addr

@@ -12,6 +12,7 @@ func checkTests() []test {
 		{name: "an operation in flight is refused and goes on", fn: refusesInFlight},
 		{name: "a descriptor that is not open completes with EBADF", fn: badFDCompletes},
 		{name: "the wrong kind of descriptor completes with the kernel's error", fn: wrongKindCompletes},
+		{name: "so does one that is blocking", fn: wrongBlockingKindCompletes},
 	})
 }
 
@@ -128,6 +129,32 @@ func badFDCompletes(d *driver) {
 	} {
 		d.submit(o)
 		d.wantErr(o, unix.EBADF)
+	}
+}
+
+func wrongBlockingKindCompletes(d *driver) {
+	r, w := d.pipe()
+	tcp := d.setBlocking(d.socket(unix.AF_INET, unix.SOCK_STREAM))
+	l := d.setBlocking(d.listener(inet4, 1))
+	a, _ := d.socketpair(unix.SOCK_STREAM)
+	dgram, _ := d.socketpair(unix.SOCK_DGRAM)
+	for _, fd := range []int{r, w, a, dgram} {
+		d.setBlocking(fd)
+	}
+	for _, tc := range []struct {
+		o     *op
+		errno unix.Errno
+	}{
+		{d.read(w, 8), unix.EBADF},
+		{d.write(r, []byte("x")), unix.EBADF},
+		{d.read(l, 8), unix.ENOTCONN},
+		{d.accept(r), unix.ENOTSOCK},
+		{d.accept(a), unix.EINVAL},
+		{d.multi(d.op(backend.OpAccept, a)), unix.EINVAL},
+		{d.accept(tcp), unix.EINVAL},
+		{d.accept(dgram), unix.EOPNOTSUPP},
+	} {
+		d.wantErr(d.submit(tc.o), tc.errno)
 	}
 }
 
