@@ -20,6 +20,8 @@ type shared struct {
 	clients    streamList // the streams without a server
 	servers    *Server    // those that are not over, linked by next
 	ports      portList
+	late       []*closer // what was closed while the loop was being closed
+	over       bool      // nothing is in flight any more, for the loop is closed
 }
 
 // portList counts the sockets that are being closed whose addresses others may want:
@@ -81,12 +83,17 @@ type sharedKey struct{}
 // sharedOf returns what the transports of l share.
 func sharedOf(l *loop.Loop) *shared {
 	return l.Attached(sharedKey{}, func() loop.Attachment {
-		return &shared{loop: l, directSend: l.Backend().DirectSend()}
+		return &shared{loop: l, directSend: l.Backend().DirectSend(), over: l.IsClosed()}
 	}).(*shared)
 }
 
 // LoopClosed closes the descriptors that are left, and releases the memory.
 func (sh *shared) LoopClosed() {
+	sh.over = true
+	for _, c := range sh.late {
+		c.closeNow(c.op.FD)
+	}
+	sh.late = nil
 	sh.clients.orphan()
 	for srv := sh.servers; srv != nil; srv = srv.next {
 		srv.orphan()
@@ -169,11 +176,17 @@ func (sh *shared) closer() *closer {
 
 func (c *closer) begin(fd int32) {
 	c.op.FD = fd
-	// A closed loop is not asked: it may unwind the task, and leave fd open.
-	if c.sh.loop.IsClosed() || c.sh.loop.Submit(&c.op) != nil {
-		closeFD(fd)
-		c.closed()
+	switch closed := c.sh.loop.IsClosed(); {
+	case closed && !c.sh.over:
+		c.sh.late = append(c.sh.late, c) // its backend may still use fd
+	case closed || c.sh.loop.Submit(&c.op) != nil: // a closed loop is not asked: it may unwind the task, and leave fd open
+		c.closeNow(fd)
 	}
+}
+
+func (c *closer) closeNow(fd int32) {
+	closeFD(fd)
+	c.closed()
 }
 
 // Complete takes the closer back. A close that the end of the loop has
