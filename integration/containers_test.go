@@ -47,7 +47,7 @@ func containerCases() []containerCase {
 // engine's default seccomp profile and under profiles that refuse io_uring.
 // It is started by ci/containers.
 func TestContainers(t *testing.T) {
-	root := buildTree(t, slices.Concat(Programs, Examples))
+	root := buildTree(t, thisMachine, slices.Concat(Programs, Examples))
 	www := fillRoot(t, filepath.Join(root, "www"))
 	image := buildImage(t, root)
 	for _, c := range containerCases() {

@@ -8,8 +8,8 @@
 //	TestContainers  test binaries, doctor and examples in FROM scratch images,
 //	                under the engine's default seccomp profile, also without
 //	                privileges, and under profiles that refuse io_uring
-//	TestKernels     the same binaries on other kernels, emulated by qemu, with
-//	                the program in vminit as init
+//	TestKernels     the same binaries on other kernels, one of them for arm64,
+//	                emulated by qemu, with the program in vminit as init
 //	TestPeers       the examples and the transports on both backends, with curl,
 //	                wrk, redis-cli, redis-benchmark, socat, openssl and Python's
 //	                asyncio as the other end

@@ -52,10 +52,37 @@ func (r *result) wantEnded(t *testing.T) {
 	}
 }
 
-// boot starts the kernel with root as its initial file system, lets it carry
-// out the plan, and returns the results by step.
+// machine is what qemu emulates.
+type machine struct {
+	qemu []string // the command, with the second serial port on its standard streams
+	// console is the first serial port, report the second.
+	console, report string
+}
+
+// machines has a machine for each architecture.
+var machines = map[string]machine{
+	"amd64": {[]string{"qemu-system-x86_64", "-cpu", "max", "-serial", "CONSOLE", "-serial", "stdio"}, "ttyS0", "/dev/ttyS1"},
+	// It has a serial port of its own, and one in a slot.
+	"arm64": {[]string{"qemu-system-aarch64", "-M", "virt", "-cpu", "neoverse-n1", "-serial", "CONSOLE",
+		"-chardev", "stdio,id=report", "-device", "pci-serial,chardev=report"}, "ttyAMA0", "/dev/ttyS0"},
+}
+
+// command starts the machine; what the kernel writes goes to the file console.
+func (m machine) command(ctx context.Context, kernel, initrd, console string) *exec.Cmd {
+	args := []string{"-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot",
+		"-kernel", kernel, "-initrd", initrd, "-append", "console=" + m.console + " loglevel=5 panic=-1"}
+	for _, a := range m.qemu[1:] {
+		args = append(args, strings.Replace(a, "CONSOLE", "file:"+console, 1))
+	}
+	return exec.CommandContext(ctx, m.qemu[0], args...)
+}
+
+// boot starts the kernel on a machine of its architecture with root as its initial
+// file system, lets it carry out the plan, and returns the results by step.
 func boot(t *testing.T, root, kernel string, plan Plan) map[string]*result {
 	t.Helper()
+	m := machines[archOf(kernel)]
+	plan.Report = m.report
 	limit := 2 * time.Minute
 	for _, s := range plan.Steps {
 		limit += s.Limit
@@ -64,12 +91,7 @@ func boot(t *testing.T, root, kernel string, plan Plan) map[string]*result {
 	defer cancel()
 	work := t.TempDir()
 	console := filepath.Join(work, "console")
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
-		"-nodefaults", "-display", "none", "-no-reboot",
-		"-kernel", kernel, "-initrd", packInitramfs(t, root, work, plan),
-		"-append", "console=ttyS0 loglevel=5 panic=-1",
-		"-serial", "file:"+console, "-serial", "stdio")
+	cmd := m.command(ctx, kernel, packInitramfs(t, root, work, plan), console)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

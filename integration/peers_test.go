@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,7 +37,7 @@ type peers struct {
 func TestPeers(t *testing.T) {
 	p := &peers{bin: t.TempDir(), www: newSite(t)}
 	for _, name := range []string{"echo", "fileserver", "proxy", "redis"} {
-		goBuild(t, "build", "-o", filepath.Join(p.bin, name), "../examples/"+name)
+		goBuild(t, runtime.GOARCH, "build", "-o", filepath.Join(p.bin, name), "../examples/"+name)
 	}
 	dir := t.TempDir()
 	p.cert, p.key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")

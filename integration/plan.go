@@ -5,11 +5,11 @@ import "time"
 // PlanFile is where vminit finds its Plan.
 const PlanFile = "/plan.json"
 
-// ReportDevice is where vminit writes its Events, as one JSON object a line.
-const ReportDevice = "/dev/ttyS1"
-
 // Plan is what vminit does before it powers the machine off.
 type Plan struct {
+	// Report is the device to which it writes its Events, as one JSON object a
+	// line.
+	Report string
 	// Sysctl holds the settings to write under /proc/sys, by path.
 	Sysctl map[string]string
 	// Steps are the programs to run, one after the other.

@@ -3,12 +3,14 @@
 package integration
 
 import (
+	"bytes"
+	"debug/elf"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -22,20 +24,34 @@ var etc = map[string]string{
 	"nsswitch.conf": "hosts: files dns\n",
 }
 
+// target is what a tree is built for.
+type target struct {
+	// arch is the processor, by Go's name.
+	arch string
+	// system is the root of a Debian of that architecture.
+	system string
+}
+
+// libraries has the folders of libraries in a system, by architecture.
+var libraries = map[string]string{"amd64": "lib/x86_64-linux-gnu", "arm64": "lib/aarch64-linux-gnu"}
+
+// thisMachine is the target of the containers.
+var thisMachine = target{runtime.GOARCH, "/"}
+
 // buildTree fills a folder with the static binaries of all suites and of the
 // programs, and the files they need, laid out as in the root of a container or
 // machine.
-func buildTree(t *testing.T, programs []string) string {
+func buildTree(t *testing.T, to target, programs []string) string {
 	t.Helper()
 	root := t.TempDir()
 	for _, s := range Suites {
 		copyPackage(t, s.Package, root)
-		goBuild(t, "test", "-c", "-o", filepath.Join(root, s.Binary()), "../"+s.Package)
+		goBuild(t, to.arch, "test", "-c", "-o", filepath.Join(root, s.Binary()), "../"+s.Package)
 	}
 	for _, pkg := range programs {
-		goBuild(t, "build", "-o", filepath.Join(root, Program(pkg)), "../"+pkg)
+		goBuild(t, to.arch, "build", "-o", filepath.Join(root, Program(pkg)), "../"+pkg)
 	}
-	installShell(t, root)
+	installShell(t, to, root)
 	for name, text := range etc {
 		writeFile(t, filepath.Join(root, "etc", name), []byte(text))
 	}
@@ -43,10 +59,10 @@ func buildTree(t *testing.T, programs []string) string {
 }
 
 // goBuild runs the go command without cgo, so that what it builds is static.
-func goBuild(t *testing.T, args ...string) {
+func goBuild(t *testing.T, arch string, args ...string) {
 	t.Helper()
 	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -63,10 +79,11 @@ func copyPackage(t *testing.T, pkg, root string) {
 
 // installShell gives the tests of child processes a shell and the usual small
 // programs.
-func installShell(t *testing.T, root string) {
+func installShell(t *testing.T, to target, root string) {
 	t.Helper()
 	const busybox = "/bin/busybox"
-	copyProgram(t, busybox, root)
+	copyProgram(t, to, busybox, root)
+	// This machine's own busybox can be asked for the list.
 	applets, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
 		t.Fatalf("%s --list: %v; it is in Debian's package busybox-static", busybox, err)
@@ -75,7 +92,7 @@ func installShell(t *testing.T, root string) {
 		link(t, busybox, filepath.Join(root, "bin", name))
 	}
 	// Busybox goes by the name it is called by. A shell may have any.
-	copyProgram(t, "/bin/dash", root)
+	copyProgram(t, to, "/bin/dash", root)
 	if err := os.Remove(filepath.Join(root, "bin/sh")); err != nil {
 		t.Fatal(err)
 	}
@@ -90,16 +107,11 @@ func link(t *testing.T, to, name string) {
 	}
 }
 
-// library finds the files in what ldd prints.
-var library = regexp.MustCompile(`/\S+`)
-
-// copyProgram copies a program of this machine and the libraries it needs.
-func copyProgram(t *testing.T, program, root string) {
+// copyProgram copies a program of the target's system, and the libraries it needs.
+func copyProgram(t *testing.T, from target, program, root string) {
 	t.Helper()
-	// It ends with status 1 if the program is static.
-	libraries, _ := exec.Command("ldd", program).Output()
-	for _, name := range append(library.FindAllString(string(libraries), -1), program) {
-		b, err := os.ReadFile(name)
+	for _, name := range append(needs(t, from, program), program) {
+		b, err := os.ReadFile(filepath.Join(from.system, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,6 +121,34 @@ func copyProgram(t *testing.T, program, root string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// needs returns the paths of the libraries that a program is linked with when it is
+// started, which need no others, and of what links it.
+func needs(t *testing.T, from target, program string) []string {
+	t.Helper()
+	f, err := elf.Open(filepath.Join(from.system, program))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	interp := f.Section(".interp")
+	if interp == nil {
+		return nil // it is static
+	}
+	linker, err := interp.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := f.ImportedLibraries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := []string{string(bytes.TrimRight(linker, "\x00"))}
+	for _, name := range names {
+		paths = append(paths, filepath.Join("/", libraries[from.arch], name))
+	}
+	return paths
 }
 
 // writeFile writes a file and the folders above it.

@@ -34,11 +34,11 @@ func run() error {
 	if err := mountAll(); err != nil {
 		return err
 	}
-	rep, err := openReport(integration.ReportDevice)
+	plan, err := readPlan(integration.PlanFile)
 	if err != nil {
 		return err
 	}
-	plan, err := readPlan(integration.PlanFile)
+	rep, err := openReport(plan.Report)
 	if err != nil {
 		return err
 	}
