@@ -393,6 +393,50 @@ func TestACancelledStartTLSIsOverAlsoIfItsTimeIsUpMeanwhile(t *testing.T) {
 	})
 }
 
+// The handshake fails in the turn of the cancellation, just before it or just behind.
+// The task is told that it was cancelled, as by every other wait, or it would go on; the
+// protocol learns what was wrong with the connection.
+func TestACancellationIsToldAlsoIfTheHandshakeFailsMeanwhile(t *testing.T) {
+	for _, first := range []string{"nonsense", "cancellation"} {
+		t.Run(first, func(t *testing.T) {
+			inTask(t, func(t *testing.T, co *loop.Coro) {
+				ours, raw := blockingPair(t)
+				p := &recorder{}
+				tr, _, err := CreateConnection(co, protocolOf(p), "", "", &ConnectOptions{Sock: ours})
+				check(t, err)
+				task := co.Loop().Go(func(co *loop.Coro) error {
+					_, err := StartTLS(co, tr, p, trusting(), nil)
+					return err
+				})
+				elsewhere(t, co, func() error { _, err := raw.Read(make([]byte, 5)); return err })()
+				s := tr.(*stream).proto.(*tlsBelow).s
+				if first == "nonsense" {
+					wait := elsewhere(t, co, func() error { _, err := raw.Write([]byte("220 hello\r\n")); return err })
+					for limit := time.Now().Add(patience); s.state != tlsSettled; { // for less than a turn
+						if time.Now().After(limit) {
+							t.Fatal("the handshake is never settled")
+						}
+						check(t, loop.Sleep(co, 0))
+					}
+					defer wait()
+				}
+				task.Cancel("enough")
+				if first == "cancellation" {
+					s.expired()
+				}
+				if _, err := task.Await(co); !errors.Is(err, loop.ErrCancelled) {
+					t.Errorf("the error is %v", err)
+				}
+				err = p.untilLost(t, co)
+				if first == "nonsense" && !errors.As(err, new(tls.RecordHeaderError)) || first != "nonsense" && !errors.Is(err, ErrHandshakeTimeout) {
+					t.Errorf("the protocol was told %v", err)
+				}
+				p.want(t, "made", "lost")
+			})
+		})
+	}
+}
+
 func TestStartTLSRefusesWhatCannotBeUpgraded(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}

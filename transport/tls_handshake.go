@@ -30,6 +30,7 @@ func (e *handshakeTimeout) Unwrap() error { return ErrHandshakeTimeout }
 type tlsShake struct {
 	co        *loop.Coro // the task that shakes hands, while it is suspended
 	stop      error      // ends the handshake
+	cancelled error      // tells the task that it was cancelled, if stop has another reason
 	connected waitList   // for the raw transport
 	settled   waitList   // for the end
 	running   bool
@@ -63,8 +64,11 @@ func (b *tlsBelow) handshake(co *loop.Coro) error {
 				h.stop = err
 				s.Abort()
 			}
-			break
+			return err // also if the handshake has failed: the task must learn that it was cancelled
 		}
+	}
+	if h.cancelled != nil {
+		return h.cancelled
 	}
 	return h.stop
 }

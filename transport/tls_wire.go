@@ -51,8 +51,12 @@ func (w *tlsWire) wait() error {
 		h.co = w.co
 		err := w.co.Suspend(w)
 		h.co = nil
-		if err != nil && h.stop == nil {
+		switch {
+		case err == nil:
+		case h.stop == nil:
 			h.stop = err
+		default: // something else ended the handshake before the task has gone on
+			h.cancelled = err
 		}
 	}
 	return h.stop
