@@ -1,6 +1,9 @@
 package transport
 
 import (
+	"fmt"
+	"log/slog"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -51,4 +54,67 @@ func TestAServerThatIsClosedWhileItsLoopIsClosedLeavesTheListenersOfOthersAlone(
 			_ = unix.Close(fd)
 		}
 	})
+}
+
+// Closing is no wait, of which a task on a closed loop has only so many: the deferred
+// function goes on to its end. It runs while the loop delivers what its last run has
+// found, or when everything is over.
+func TestATaskClosesAnyNumberOfTransportsWhileItsLoopIsClosed(t *testing.T) {
+	for kind, open := range map[string]func(t *testing.T, co *loop.Coro) interface{ Close() }{
+		"stream": func(t *testing.T, co *loop.Coro) interface{ Close() } {
+			tr, _ := joined(t, co, &recorder{})
+			return tr
+		},
+		"TLS": func(t *testing.T, co *loop.Coro) interface{ Close() } {
+			tr, _ := secured(t, co, &recorder{}, serverTLS(), nil)
+			return tr
+		},
+		"pipe": func(t *testing.T, co *loop.Coro) interface{ Close() } {
+			r, w, err := os.Pipe()
+			check(t, err)
+			t.Cleanup(func() { _ = w.Close() })
+			tr, _, err := ConnectReadPipe(co, protocolOf(&recorder{}), r)
+			check(t, err)
+			return tr
+		},
+	} {
+		for _, found := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s found=%v", kind, found), func(t *testing.T) {
+				eachBackend(t, func(t *testing.T, name string) {
+					l := ipcLoop(t, loop.WithBackend(name), loop.WithLogger(slog.New(slog.DiscardHandler)))
+					l.SetExceptionHandler(func(*loop.Loop, *loop.ExceptionContext) {}) // the task is pending
+					a, b, err := sockapi.Pair(unix.SOCK_STREAM)
+					check(t, err)
+					t.Cleanup(func() { check(t, a.Close()); check(t, b.Close()) })
+					const total = 101
+					closed := 0
+					l.Go(func(co *loop.Coro) error {
+						var all []interface{ Close() }
+						for range total {
+							all = append(all, open(t, co))
+						}
+						_, _ = l.CallSoon(func() {
+							l.Stop()
+							if found {
+								_ = ok[int](t)(unix.Write(b.Fd(), []byte("x")))
+							}
+						})
+						defer func() {
+							for _, tr := range all {
+								tr.Close()
+								closed++
+							}
+						}()
+						_, err := sockapi.RecvInto(co, a, make([]byte, 1))
+						return err
+					})
+					check(t, l.RunForever())
+					check(t, l.Close())
+					if closed != total {
+						t.Errorf("only %d of %d were closed", closed, total)
+					}
+				})
+			})
+		}
+	}
 }

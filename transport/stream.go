@@ -174,10 +174,7 @@ func (s *stream) lose(err error) {
 	if err != nil {
 		s.rarely().err = err
 	}
-	if _, cerr := s.sh.loop.CallSoonContext(s.ctx, s.ended); cerr != nil {
-		// The loop is closed, and orphan has closed the descriptor or will.
-		return
-	}
+	callSoon(s.sh.loop, s.ctx, s.ended) // if the loop is closed, orphan closes the descriptor
 }
 
 // lent reports whether the kernel may receive into the protocol's memory.

@@ -33,7 +33,7 @@ func (b *buffered) DataReceived(data []byte) {
 	defer func() {
 		if len(data) > 0 { // after a runtime.Goexit in a callback
 			b.s.unread(data)
-			_, _ = b.s.sh.loop.CallSoonContext(b.s.ctx, b.s.unpark)
+			callSoon(b.s.sh.loop, b.s.ctx, b.s.unpark)
 		}
 	}()
 	for len(data) > 0 {
@@ -147,7 +147,7 @@ func (s *stream) askBuffer() (buf []byte) {
 	defer s.returned(before, "Fatal error: protocol.GetBuffer() call failed", true)
 	defer func() {
 		if !asked { // GetBuffer has ended its goroutine
-			_, _ = s.sh.loop.CallSoonContext(s.ctx, s.unpark)
+			callSoon(s.sh.loop, s.ctx, s.unpark)
 		}
 	}()
 	buf = s.data.(*buffered).buffer(-1)
@@ -337,7 +337,7 @@ func (s *stream) ResumeReading() error {
 func (s *stream) unpark() {
 	defer func() {
 		if s.flags&(flagPaused|flagParked|flagClosing) == flagParked { // after a runtime.Goexit in a callback
-			_, _ = s.sh.loop.CallSoonContext(s.ctx, s.unpark)
+			callSoon(s.sh.loop, s.ctx, s.unpark)
 		}
 	}()
 	for s.flags&(flagPaused|flagParked|flagClosing) == flagParked {

@@ -173,8 +173,8 @@ func contextOf(raw Transport) *loop.Context {
 	return raw.Loop().CurrentContext()
 }
 
-// soon queues fn for the next turn. On a closed loop nobody is left to be told.
-func (s *tlsStream) soon(fn func()) { _, _ = s.loop.CallSoonContext(s.ctx, fn) }
+// soon queues fn for the next turn.
+func (s *tlsStream) soon(fn func()) { callSoon(s.loop, s.ctx, fn) }
 
 // Loop returns the transport's loop.
 func (s *tlsStream) Loop() *loop.Loop { return s.loop }

@@ -33,9 +33,12 @@ func (s *tlsStream) Close() {
 	}
 }
 
-// lastCall limits the time that the end may take.
+// lastCall limits the time that the end may take. On a closed loop there is none; see
+// callSoon.
 func (s *tlsStream) lastCall() {
-	s.timer, _ = s.loop.CallLaterContext(s.ctx, s.params.shutdownTimeout, s.expired)
+	if !s.loop.IsClosed() {
+		s.timer, _ = s.loop.CallLaterContext(s.ctx, s.params.shutdownTimeout, s.expired)
+	}
 }
 
 // Abort loses the connection without sending what is buffered.
