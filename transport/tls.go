@@ -22,7 +22,8 @@ import (
 // ExtraInfo knows more names than that of the raw transport; see ExtraPeerCert
 // and those next to it. The callbacks of the configuration are called on the
 // loop's thread, in the task that makes the connection or in one of the
-// connection's own, and must not wait. Renegotiation is not supported.
+// connection's own, and must not wait. Renegotiation is not supported. A peer that
+// asks for new keys thousands of times and reads no answer loses the connection.
 type TLSTransport interface {
 	Transport
 	// ConnectionState describes the connection: version, cipher suite, ALPN,
@@ -101,6 +102,7 @@ type tlsStream struct {
 	held    []byte // ciphertext to be read, kept
 	out     []byte // ciphertext to be written, from scratch
 	err     error  // of the handshake, later for ConnectionLost
+	answers int    // bytes that crypto/tls has written by itself and that may be unsent
 	marks   marks  // of the raw transport's write buffer
 	reading marks  // of held
 

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"io"
 
 	"github.com/seed-80cfe818/ringloop/loop"
@@ -9,6 +10,13 @@ import (
 // tlsBlock is how much plaintext is encrypted or decrypted at a time, in bytes:
 // few enough to stay in the processor's cache.
 const tlsBlock = 64 << 10
+
+// tlsAnswers is how much crypto/tls may write by itself, in bytes, while the peer
+// does not read. It answers every request for new keys, which on a connection that
+// blocks would make it wait: here a peer could have all memory filled with answers.
+const tlsAnswers = 64 << 10
+
+var errAnswers = errors.New("tls: too many requests for new keys whose answers are not read")
 
 // tlsScratch is memory for plaintext and ciphertext on its way, shared by the
 // connections of a loop. There are several pieces because connections can be
@@ -131,10 +139,16 @@ func (s *tlsStream) deliver() error {
 
 // decrypt fills buf.
 func (s *tlsStream) decrypt(buf []byte) (n int, err error) {
+	unsent := s.raw.WriteBufferSize()
+	s.answers = min(s.answers, unsent)
 	for n < len(buf) && err == nil {
 		var m int
 		m, err = s.conn.Read(buf[n:])
 		n += m
+	}
+	s.answers += max(s.raw.WriteBufferSize()-unsent, 0)
+	if s.answers > tlsAnswers {
+		err = errAnswers
 	}
 	return n, err
 }
