@@ -105,8 +105,15 @@ func (c *conn) serveOne(in *bufio.Reader) (again bool, err error) {
 	if status := refusal(req); status != 0 {
 		return false, c.answer(req, status)
 	}
-	if req.Body != http.NoBody && req.Header.Get("Expect") != "" {
+	switch {
+	case req.Body == http.NoBody:
+	case req.Header.Get("Expect") != "":
 		req.Close = true // nobody knows whether the body will come
+	case len(req.TransferEncoding) > 0:
+		// There may have been a Content-Length, too, which net/http ignores and
+		// removes. Another program may have gone by it, and find other requests
+		// in the same bytes (RFC 9112, 6.1).
+		req.Close = true
 	}
 	w := newResponse(c, req)
 	c.s.handler.ServeHTTP(w, req)

@@ -346,6 +346,38 @@ func TestManyRequestsOnOneConnection(t *testing.T) {
 	})
 }
 
+// A proxy that goes by the Content-Length takes what follows the last chunk for
+// the body of one request, of somebody who may not ask for the other.
+func TestNoRequestIsFoundBehindOneWhoseLengthIsAmbiguous(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, s *running) {
+		c, err := net.Dial("tcp", s.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		const second = "GET /small.html HTTP/1.1\r\nHost: x\r\n\r\n"
+		if _, err := fmt.Fprintf(c, "GET /one.txt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n%s",
+			len("0\r\n\r\n"+second), second); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(c)
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != 200 || !res.Close || !bytes.Equal(body, content("one.txt")) {
+			t.Errorf("status %d, close %v, %q, %v", res.StatusCode, res.Close, body, err)
+		}
+		if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+			t.Errorf("then came %.80q, %v", rest, err)
+		}
+	})
+}
+
 func TestBadClientsCostTheOthersNothing(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, s *running) {
 		for i := range 60 {
