@@ -150,7 +150,7 @@ func refusal(req *http.Request) int {
 	switch {
 	case req.ProtoMajor != 1:
 		return http.StatusHTTPVersionNotSupported
-	case hasSpace(req.Header):
+	case hasSpace(req.Header), !validHost(req):
 		return http.StatusBadRequest
 	case !req.ProtoAtLeast(1, 1):
 		return 0
@@ -172,6 +172,14 @@ func hasSpace(h http.Header) bool {
 		}
 	}
 	return false
+}
+
+// validHost reports whether the Host, unless the URL names one instead, consists
+// of what may be in the name of a host and a port. net/http looks at it in its
+// server, not when it reads a request (RFC 9112, 3.2).
+func validHost(req *http.Request) bool {
+	const allowed = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$%&'()*+,;=:[]@"
+	return req.URL.Host != "" || strings.Trim(req.Host, allowed) == ""
 }
 
 // skipBody reads the body of a request that was answered, so that another
