@@ -761,21 +761,12 @@ func TestALoopIsClosedWhenBytesForACancelledBorrowHaveCome(t *testing.T) {
 				return nil
 			})
 			// The task is queued, and so are the bytes, when the loop is closed.
-			if _, err := l.CallSoon(func() {
+			closeAfter(t, l, func() {
 				if _, err := unix.Write(b.Fd(), []byte("data")); err != nil {
 					t.Error(err)
 				}
 				waiting.Cancel("")
-				l.Stop()
-			}); err != nil {
-				t.Fatal(err)
-			}
-			if err := l.RunForever(); err != nil {
-				t.Fatal(err)
-			}
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
+			})
 			if len(panics) > 0 {
 				t.Errorf("reported: %v", panics)
 			}

@@ -25,6 +25,23 @@ func takeNumber(t *testing.T, s *Socket, fd int) (taken int) {
 	return taken
 }
 
+// closeAfter calls fn in one more turn of the loop, and closes it.
+func closeAfter(t *testing.T, l *loop.Loop, fn func()) {
+	t.Helper()
+	if _, err := l.CallSoon(func() {
+		l.Stop()
+		fn()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.RunForever(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What a loop has found before its last run ended is delivered when it is closed,
 // to one direction after the other.
 func TestADescriptorStaysOpenWhileItsLoopIsClosedWithTheOtherDirectionInFlight(t *testing.T) {
@@ -63,8 +80,7 @@ func TestADescriptorStaysOpenWhileItsLoopIsClosedWithTheOtherDirectionInFlight(t
 					a.tries = maxTries // so that it is the backend's
 					l.Go(receive)
 				}
-				if _, err := l.CallSoon(func() {
-					l.Stop()
+				closeAfter(t, l, func() {
 					if before {
 						_ = a.Close()
 						return
@@ -77,15 +93,7 @@ func TestADescriptorStaysOpenWhileItsLoopIsClosedWithTheOtherDirectionInFlight(t
 							break
 						}
 					}
-				}); err != nil {
-					t.Fatal(err)
-				}
-				if err := l.RunForever(); err != nil {
-					t.Fatal(err)
-				}
-				if err := l.Close(); err != nil {
-					t.Fatal(err)
-				}
+				})
 				if received != "data" {
 					t.Errorf("received %q", received)
 				}
@@ -120,20 +128,11 @@ func TestASocketThatAClosedLoopDoesNotReceiveOnIsReceivedOnByTheNext(t *testing.
 				yield(t, co, 3)
 				return nil
 			})
-			if _, err := l.CallSoon(func() {
-				l.Stop()
+			closeAfter(t, l, func() {
 				if _, err := unix.Write(peer.Fd(), []byte("x")); err != nil {
 					t.Error(err)
 				}
-			}); err != nil {
-				t.Fatal(err)
-			}
-			if err := l.RunForever(); err != nil {
-				t.Fatal(err)
-			}
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
+			})
 			if !errors.Is(borrowErr, loop.ErrLoopClosed) {
 				t.Errorf("RecvBorrowed = %v, want ErrLoopClosed", borrowErr)
 			}
