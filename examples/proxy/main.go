@@ -107,6 +107,12 @@ with the clients. SIGINT or SIGTERM stops it; connections may finish.
 	if cfg.host, cfg.port, err = net.SplitHostPort(to); err != nil {
 		return nil, fmt.Errorf("-to: %w", err)
 	}
+	switch port, err := net.LookupPort("tcp", cfg.port); {
+	case err != nil:
+		return nil, fmt.Errorf("-to: %w", err)
+	case port == 0:
+		return nil, fmt.Errorf("-to %s: a server has no port 0", to)
+	}
 	cfg.tls, err = tlsFlags.Config()
 	return cfg, err
 }

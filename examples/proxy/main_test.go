@@ -556,6 +556,10 @@ func TestWrongArgumentsAreExplained(t *testing.T) {
 		status     int
 	}{
 		{"-to nonsense", "-to", 2},
+		{"-to 127.0.0.1:65536 -listen nonsense", "-to: address 65536: invalid port", 2},
+		{"-to 127.0.0.1:no-service -listen nonsense", "-to: lookup tcp/no-service: unknown port", 2},
+		{"-to 127.0.0.1: -listen nonsense", "-to 127.0.0.1:: a server has no port 0", 2},
+		{"-to 127.0.0.1:http -listen nonsense", "-listen", 1},
 		{"-loops 0", "-loops 0", 2},
 		{"-connect-timeout 0", "-connect-timeout", 2},
 		{"-cert /nonexistent", "-key", 2},
