@@ -492,13 +492,15 @@ func (g *gated) ReadAt(p []byte, _ int64) (int, error) {
 // A Sendfile that waits for what it is to send is ended as one that sends.
 func TestASendfileThatWaitsForAPipeIsEnded(t *testing.T) {
 	ways := map[string]struct {
-		end  func(co *loop.Coro, s *Socket, task *loop.Task[int64]) error
+		end  func(co *loop.Coro, c *Conn, task *loop.Task[int64]) error
 		want error
 	}{
-		"Close":      {func(_ *loop.Coro, s *Socket, _ *loop.Task[int64]) error { return s.Close() }, net.ErrClosed},
-		"CloseWait":  {func(co *loop.Coro, s *Socket, _ *loop.Task[int64]) error { return CloseWait(co, s) }, net.ErrClosed},
-		"a deadline": {func(*loop.Coro, *Socket, *loop.Task[int64]) error { return nil }, os.ErrDeadlineExceeded},
-		"Cancel": {func(_ *loop.Coro, _ *Socket, task *loop.Task[int64]) error {
+		"Close":     {func(_ *loop.Coro, c *Conn, _ *loop.Task[int64]) error { return c.Socket().Close() }, net.ErrClosed},
+		"CloseWait": {func(co *loop.Coro, c *Conn, _ *loop.Task[int64]) error { return CloseWait(co, c.Socket()) }, net.ErrClosed},
+		"a deadline": {func(_ *loop.Coro, c *Conn, _ *loop.Task[int64]) error {
+			return c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+		}, os.ErrDeadlineExceeded},
+		"Cancel": {func(_ *loop.Coro, _ *Conn, task *loop.Task[int64]) error {
 			task.Cancel("")
 			return nil
 		}, loop.ErrCancelled},
@@ -514,12 +516,10 @@ func TestASendfileThatWaitsForAPipeIsEnded(t *testing.T) {
 				if _, err := w.WriteString("x"); err != nil {
 					return err
 				}
+				var c *Conn
 				var sent int64 // a cancelled task has no result
 				task := spawn(co, func(co *loop.Coro) (_ int64, err error) {
-					c := NewConn(co, a)
-					if name == "a deadline" {
-						_ = c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
-					}
+					c = NewConn(co, a)
 					sent, err = c.ReadFrom(r)
 					return sent, err
 				})
@@ -527,7 +527,7 @@ func TestASendfileThatWaitsForAPipeIsEnded(t *testing.T) {
 					t.Errorf("received %q, %v", got, err)
 				}
 				yield(t, co, 3) // it waits for more
-				if err := way.end(co, a, task); err != nil {
+				if err := way.end(co, c, task); err != nil {
 					return err
 				}
 				if _, err := task.Await(co); sent != 1 || !errors.Is(err, way.want) {
