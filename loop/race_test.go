@@ -165,15 +165,19 @@ func randomSteps(co *Coro, rng *rand.Rand, others []*Task[int]) (n int, err erro
 // A goroutine may be moved to another thread at any time, and the one that it was
 // on may become a loop's right after.
 func TestAGoroutineIsNotTakenForTheLoopWhoseThreadItWasOn(t *testing.T) {
+	rounds := 5000
+	if testing.Short() {
+		rounds = 1000
+	}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 5000 {
+			for range rounds {
 				ownBriefly(new(Loop))
 			}
 		})
 		wg.Go(func() {
-			for range 5000 {
+			for range rounds {
 				if l := loopOfThread(); l != nil {
 					t.Errorf("it is taken for the one of thread %d", l.tid.Load())
 					return

@@ -204,7 +204,7 @@ func TestWhatDoesNotFitAtOnceIsSentLater(t *testing.T) {
 				run(t, l, func(co *loop.Coro) error {
 					sum := sha256.New()
 					sending := spawn(co, func(co *loop.Coro) (struct{}, error) {
-						for _, n := range []int{1, 8 << 20, 100_000} {
+						for _, n := range []int{1, 2 << 20, 100_000} {
 							p := make([]byte, n)
 							for i := range p {
 								p[i] = byte(i>>8 + i)

@@ -14,7 +14,11 @@ import (
 )
 
 func TestShortLivedBuffersSurviveTheGarbageCollector(t *testing.T) {
-	const pairs, rounds = 20, 30
+	const pairs = 20
+	rounds := 30
+	if testing.Short() {
+		rounds = 5
+	}
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		stop := collectGarbage()
 		defer stop()

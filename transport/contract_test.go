@@ -196,8 +196,12 @@ func (m *bufferedMask) GetBuffer(int) []byte {
 func (m *bufferedMask) BufferUpdated(n int) { m.take(m.buf[:n]) }
 
 func TestCallbacksKeepTheirContractWhateverAProtocolDoes(t *testing.T) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 4
+	}
 	inTask(t, func(t *testing.T, co *loop.Coro) {
-		for seed := range uint64(20) {
+		for seed := range seeds {
 			for _, withTLS := range []bool{false, true} {
 				play(t, co, seed, withTLS)
 				if t.Failed() {

@@ -1250,7 +1250,7 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 		for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 			play := bounce(t, co, DatagramOptions{LocalAddr: sockapi.IPAddr(netip.MustParseAddrPort(addr))})
 			play(100)
-			const packets = 1000
+			const packets = 200
 			if perRun := testing.AllocsPerRun(5, func() { play(packets) }); perRun > packets/20 {
 				t.Errorf("%s: %v allocations for %d packets each way", addr, perRun, packets)
 			}
@@ -1341,10 +1341,14 @@ func TestTheAddressOfAnEndpointIsFreeAfterConnectionLost(t *testing.T) {
 // descriptor has an operation in flight, which takes the loop longer than a copy
 // that has none.
 func TestTheAddressOfAnEndpointIsFreeAfterASocketThatTheLoopHasUsed(t *testing.T) {
+	rounds := 200
+	if testing.Short() {
+		rounds = 40
+	}
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		sock := ok[*sockapi.Socket](t)(sockapi.ListenPacket("udp", "127.0.0.1:0", nil))
 		addr := ok[Addr](t)(sock.LocalAddr())
-		for range 200 {
+		for range rounds {
 			_, err := sockapi.SendTo(co, sock, []byte("x"), addr)
 			check(t, err)
 			p := endpoint(t, co, DatagramOptions{Sock: sock})

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"testing"
 	"time"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -91,7 +92,11 @@ func stormForever(d *driver) {
 	expired := d.guard()
 	a, b := d.socketpair(unix.SOCK_STREAM)
 	recv := d.recv(a, 1)
-	for range 100 {
+	rounds := 100
+	if testing.Short() {
+		rounds = 20
+	}
+	for range rounds {
 		d.submit(recv)
 		p := d.spawn("writing", func() error { return d.put(b, []byte("x")) })
 		for !recv.done && !expired() {
@@ -104,7 +109,11 @@ func stormForever(d *driver) {
 
 func stormSubmit(d *driver) {
 	defer d.storm()()
-	for range 5 {
+	rounds := 5
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
 		nops := make([]*op, 5000)
 		for i := range nops {
 			nops[i] = d.submit(d.op(backend.OpNop, -1))

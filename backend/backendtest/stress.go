@@ -3,6 +3,7 @@ package backendtest
 import (
 	"fmt"
 	"math/rand/v2"
+	"testing"
 
 	"github.com/seed-80cfe818/ringloop/backend"
 	"golang.org/x/sys/unix"
@@ -10,7 +11,11 @@ import (
 
 func stressTests() []test {
 	var all []test
-	for _, seed := range []uint64{1, 2, 3} {
+	seeds := []uint64{1, 2, 3}
+	if testing.Short() {
+		seeds = seeds[:1]
+	}
+	for _, seed := range seeds {
 		all = append(all,
 			test{name: fmt.Sprintf("stress/random operations and cancels on many connections are exact/seed %d", seed),
 				fn: func(d *driver) { stress(d, seed, false) }},
