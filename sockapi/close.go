@@ -28,8 +28,8 @@ func (s *Socket) Close() error {
 	if s.home == nil || s.loop.IsClosed() && !s.busy() {
 		return s.closeNow()
 	}
-	if err := s.loop.CheckThread("close"); err != nil {
-		return s.fail("close", err)
+	if s.loop.CheckThread("close") != nil {
+		return s.fail("close", loop.ErrWrongThread)
 	}
 	s.state = stateClosing
 	s.in.stop()

@@ -547,6 +547,26 @@ func TestDebugModeRefusesABlockingSocket(t *testing.T) {
 	})
 }
 
+func TestDebugModeRefusesACloseFromAnotherGoroutine(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, b := pair(t, unix.SOCK_STREAM)
+		l.SetDebug(true)
+		run(t, l, func(co *loop.Coro) error {
+			if err := SendAll(co, a, []byte("own")); err != nil {
+				return err
+			}
+			errs := make(chan error)
+			go func() { errs <- a.Close() }()
+			err := <-errs
+			if !errors.Is(err, loop.ErrWrongThread) || strings.Count(err.Error(), "close") != 1 {
+				t.Errorf("got %v", err)
+			}
+			_, err = Recv(co, b, 8)
+			return err
+		})
+	})
+}
+
 func TestASocketOfATaskThatItsLoopHasUnwoundMoves(t *testing.T) {
 	for _, name := range backendNames {
 		t.Run(name, func(t *testing.T) {
