@@ -25,8 +25,10 @@ func (co *Coro) Task() AnyTask { return co.t.self.(AnyTask) }
 
 // Context returns a context that is cancelled when the task is cancelled, and
 // when it has ended, for functions that take one. Its cause is the
-// CancelledError. A function for another goroutine, as for RunInExecutor, takes
-// the context that the task has asked for: the Coro is not for it.
+// CancelledError. The limit of a [Timeout] that passes cancels it too, and it stays
+// cancelled; what comes after the Timeout asks for another. A function for another
+// goroutine, as for RunInExecutor, takes the context that the task has asked for:
+// the Coro is not for it.
 func (co *Coro) Context() context.Context {
 	t := co.t
 	if t.std != nil {

@@ -551,6 +551,12 @@ func TestTimeout(t *testing.T) {
 				return ctx.Err()
 			})
 			wantErr(t, "a wait that tells by the task's context", err, ErrTimeout)
+			before := co.Context()
+			err = Timeout(co, time.Millisecond, func() error { return Sleep(co, time.Hour) })
+			wantErr(t, "a wait with a context from before", err, ErrTimeout)
+			if before.Err() == nil || co.Context().Err() != nil {
+				t.Errorf("the context from before says %v, another one %v", before.Err(), co.Context().Err())
+			}
 			return Sleep(co, time.Millisecond)
 		})
 		task := l.Go(func(co *Coro) error {
