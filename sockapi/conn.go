@@ -15,7 +15,9 @@ import (
 // Conn is a socket as a net.Conn for one task: code that reads and writes a
 // connection, such as net/http's ReadRequest, runs in the task as it is, and
 // suspends the task where it would block. Only that task may use it, but for
-// Close; another task makes a Conn of its own.
+// Close; another task makes a Conn of its own. A tls.Conn around it is for that
+// task alone, too: where one task reads and another writes, package transport
+// speaks TLS.
 type Conn struct {
 	co    *loop.Coro
 	s     *Socket
