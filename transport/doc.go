@@ -6,7 +6,26 @@
 // are made by [CreateConnection] and [CreateUnixConnection], servers by
 // [CreateServer] and [CreateUnixServer]. They take the running coroutine, so
 // they are called from a task; everything after that is callbacks on the
-// loop's thread.
+// loop's thread:
+//
+//	type echo struct {
+//		transport.BaseStreamProtocol
+//		t transport.Transport
+//	}
+//
+//	func (e *echo) ConnectionMade(t transport.Transport) { e.t = t }
+//	func (e *echo) DataReceived(data []byte)             { _ = e.t.Write(data) }
+//	func (e *echo) PauseWriting()                        { _ = e.t.PauseReading() }
+//	func (e *echo) ResumeWriting()                       { _ = e.t.ResumeReading() }
+//
+//	func serve(co *loop.Coro) error {
+//		factory := func() transport.Protocol { return &echo{} }
+//		srv, err := transport.CreateServer(co, factory, []string{"127.0.0.1"}, "7777", nil)
+//		if err != nil {
+//			return err
+//		}
+//		return srv.ServeForever(co)
+//	}
 //
 // # Buffers
 //
