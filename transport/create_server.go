@@ -53,8 +53,9 @@ type ServerOptions struct {
 // CreateServer makes a TCP server (loop.create_server): it listens on every
 // address of every host, in their order and without duplicates. No host, or an
 // empty one, stands for all interfaces. port is a number or the name of a
-// service; 0 or "" takes a free one, another for each socket. One of hosts and port
-// must be given. factory makes the protocol of each connection, on the loop's thread. opts may be nil.
+// service; 0 or "" takes a free one, another for each socket, which the LocalAddr
+// of [Server.Sockets] tells. One of hosts and port must be given. factory makes the
+// protocol of each connection, on the loop's thread. opts may be nil.
 //
 // Connections get TCP_NODELAY. IPv6 sockets take IPv6 only. An address that
 // this machine does not have is skipped. If accepting fails because of a lack
