@@ -60,6 +60,8 @@ type echo struct {
 
 func (e *echo) ConnectionMade(t transport.Transport) { e.t = t }
 func (e *echo) DataReceived(data []byte)             { _ = e.t.Write(data) }
+func (e *echo) PauseWriting()                        { _ = e.t.PauseReading() } // until the peer reads
+func (e *echo) ResumeWriting()                       { _ = e.t.ResumeReading() }
 
 var _ transport.StreamProtocol = &echo{}
 
