@@ -306,5 +306,9 @@ func checkPollable(fd int) error {
 		return fmt.Errorf("epoll_create1: %w", err)
 	}
 	defer unix.Close(ep)
-	return unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{})
+	err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{})
+	if err == unix.EPERM {
+		return fmt.Errorf("such a file is always ready and cannot be watched: %w", err)
+	}
+	return err
 }
