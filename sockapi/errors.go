@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/seed-80cfe818/ringloop/backend"
@@ -34,7 +35,7 @@ var (
 
 // OpError says what failed, on which socket or address, and why.
 type OpError struct {
-	// Op is the operation, as in "recv".
+	// Op is the operation, as in "recv", or "send to" before an address.
 	Op string
 	// Addr is the address that was tried, or the socket's peer, or where it
 	// listens, if known.
@@ -49,11 +50,11 @@ type OpError struct {
 // Error names the operation, the address or else the descriptor, and the
 // reason.
 func (e *OpError) Error() string {
-	s := e.Op
-	switch {
-	case e.Addr.IsValid():
-		s += " " + e.Addr.String()
-	case e.FD >= 0:
+	if e.Addr.IsValid() {
+		return e.Op + " " + e.Addr.String() + ": " + e.Err.Error()
+	}
+	s := strings.TrimSuffix(strings.TrimSuffix(e.Op, " from"), " to")
+	if e.FD >= 0 {
 		s += " on fd " + strconv.Itoa(e.FD)
 	}
 	return s + ": " + e.Err.Error()

@@ -451,6 +451,20 @@ func TestAnErrorThatACancelledCallTookGoesToTheNextOwner(t *testing.T) {
 	}
 }
 
+func TestAnErrorNamesTheAddressOrElseTheDescriptor(t *testing.T) {
+	addr := HostAddr("127.0.0.1", 80)
+	for want, e := range map[string]*OpError{
+		"send to 127.0.0.1:80: broken pipe": {Op: "send to", Addr: addr, FD: 7, Err: unix.EPIPE},
+		"send on fd 7: broken pipe":         {Op: "send to", FD: 7, Err: unix.EPIPE},
+		"recv on fd 7: broken pipe":         {Op: "recv from", FD: 7, Err: unix.EPIPE},
+		"accept: broken pipe":               {Op: "accept", FD: -1, Err: unix.EPIPE},
+	} {
+		if got := e.Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestDetachGivesTheDescriptorAway(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		for _, used := range []bool{false, true} {
