@@ -85,7 +85,7 @@ func (o *DatagramOptions) create(co *loop.Coro, factory func() DatagramProtocol)
 		return nil, nil, invalid("the protocol factory returned nil")
 	}
 	t := newDatagram(co.Loop(), s.fd, s.family, s.remote, p)
-	t.target = s.target
+	t.asked, t.target = s.asked, s.target
 	t.sock, t.early = s.sock, s.early
 	t.soon(t.begin)
 	if err := loop.Sleep(co, 0); err != nil {
@@ -148,6 +148,7 @@ type datagramSocket struct {
 	fd, family int
 	sock       *sockapi.Socket // the owner of the descriptor, or nil
 	remote     Addr
+	asked      Addr // what it was connected to, which may be another name of remote
 	target     Addr
 	early      sockapi.Received
 }
@@ -183,11 +184,17 @@ func (o *DatagramOptions) socket(co *loop.Coro) (*datagramSocket, error) {
 		return nil, err
 	}
 	s := &datagramSocket{fd: o.Sock.Fd(), family: o.Sock.Family(), sock: o.Sock, early: early}
+	s.askRemote()
+	return s, nil
+}
+
+// askRemote asks the kernel for the peer: it has given an unspecified address up for
+// that of this machine.
+func (s *datagramSocket) askRemote() {
 	var raw backend.Addr
 	if socketName(unix.SYS_GETPEERNAME, int32(s.fd), &raw) == 0 {
 		s.remote = addrOf(&raw)
 	}
-	return s, nil
 }
 
 // newSocket makes a socket for the first pair of addresses that can be had.
@@ -345,8 +352,13 @@ func (o *DatagramOptions) setUp(co *loop.Coro, s *datagramSocket, p *addrPair) e
 		s.target = addrOf(p.addr[1])
 		return nil
 	}
-	s.remote = addrOf(p.addr[1])
-	return connectRaw(co, s.fd, p.addr[1])
+	if err := connectRaw(co, s.fd, p.addr[1]); err != nil {
+		return err
+	}
+	s.asked = addrOf(p.addr[1])
+	s.remote = s.asked
+	s.askRemote()
+	return nil
 }
 
 // rawAddr writes an address as the kernel reads it, for a socket of a family.

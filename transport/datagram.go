@@ -37,6 +37,7 @@ type datagram struct {
 	view    *TransportSocket
 	local   Addr
 	remote  Addr             // of a connected socket
+	asked   Addr             // what it was connected to, or the zero Addr
 	target  Addr             // where all packets go though the socket is not connected
 	early   sockapi.Received // from before there was a transport
 	marks   waterMarks
@@ -305,7 +306,7 @@ func (t *datagram) address(to *backend.Addr, addr Addr) error {
 	switch {
 	case t.remote.IsValid():
 		to.Len = 0
-		if addr.IsValid() && addr != t.remote {
+		if addr.IsValid() && addr != t.remote && !t.names(addr) {
 			return invalid("the endpoint is connected to %v", t.remote)
 		}
 		return nil
@@ -319,6 +320,17 @@ func (t *datagram) address(to *backend.Addr, addr Addr) error {
 		err = invalid("the endpoint sends to %v", t.target)
 	}
 	return err
+}
+
+// names reports whether addr is another name of the peer: the one that was asked for,
+// or one with the name of an interface.
+func (t *datagram) names(addr Addr) bool {
+	var raw backend.Addr
+	if rawAddr(&raw, addr, t.family) != nil {
+		return false
+	}
+	same := addrOf(&raw)
+	return same == t.remote || same == t.asked
 }
 
 // sendNow sends p without a copy if that is possible at once.

@@ -174,6 +174,28 @@ func TestAConnectedEndpointSendsToItsPeerOnly(t *testing.T) {
 	})
 }
 
+// The kernel connects to this machine if the address is unspecified, and needs no scope
+// for an address that is not a link's.
+func TestAnEndpointKnowsThePeerThatTheKernelHasChosen(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		for local, asked := range map[string]string{"127.0.0.1": "0.0.0.0", "::1": "::", "::1%1": "::1%1"} {
+			server := endpoint(t, co, DatagramOptions{LocalAddr: sockapi.IPAddr(netip.AddrPortFrom(netip.MustParseAddr(local), 0))})
+			remote := sockapi.IPAddr(netip.AddrPortFrom(netip.MustParseAddr(asked), server.addr(t).Port()))
+			client := endpoint(t, co, DatagramOptions{RemoteAddr: remote})
+			if peer, _ := client.t.ExtraInfo(ExtraPeerName); peer != any(server.addr(t)) {
+				t.Errorf("%s: peername %v, want %v", asked, peer, server.addr(t))
+			}
+			client.send(t, "as it was asked for", remote)
+			server.untilGot(t, co, "as it was asked for")
+			server.send(t, "answer", server.from[0])
+			client.untilGot(t, co, "answer")
+			client.send(t, "to the sender", client.from[0])
+			server.untilGot(t, co, "as it was asked for", "to the sender")
+			finish(t, co, client, server)
+		}
+	})
+}
+
 func TestSendingWithoutAnAddressOnAnUnconnectedEndpointIsAnErrorAndItLivesOn(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		a, b := endpoint(t, co, DatagramOptions{LocalAddr: anyPort}), endpoint(t, co, DatagramOptions{LocalAddr: anyPort})

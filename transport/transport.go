@@ -99,9 +99,9 @@ type DatagramTransport interface {
 	Conn
 	// SendTo queues a packet, which may be empty, and never blocks. p stays the
 	// caller's. The zero addr stands for the peer of a connected transport; any
-	// other must be equal to that peer. The error is loop.ErrInvalidArgument or,
-	// in debug mode, loop.ErrWrongThread; errors of the kernel come with
-	// ErrorReceived.
+	// other must be that of the peer, or the one that was connected to. The error
+	// is loop.ErrInvalidArgument or, in debug mode, loop.ErrWrongThread; errors of
+	// the kernel come with ErrorReceived.
 	SendTo(p []byte, addr Addr) error
 	// SetProtocol gives the next event to p, which must not be nil.
 	SetProtocol(p DatagramProtocol)
