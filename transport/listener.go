@@ -196,7 +196,7 @@ func (l *listener) close() {
 	l.retry.Cancel()
 	l.dropEarly()
 	l.view.fd = -1
-	l.file.remove()
+	l.file.remove(l.srv.sh.loop)
 	if !l.supplied && !l.view.shared && !l.srv.sh.loop.IsRunning() {
 		_ = unix.Shutdown(int(l.fd), unix.SHUT_RD) // it is closed when the loop runs again
 	}
@@ -208,7 +208,7 @@ func (l *listener) close() {
 func (l *listener) orphan() {
 	l.dropEarly()
 	l.view.fd = -1
-	l.file.remove()
+	l.file.remove(l.srv.sh.loop)
 	closeFD(l.fd)
 	l.fd = -1
 }

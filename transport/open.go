@@ -24,15 +24,23 @@ func openSetOf(l *loop.Loop) openSet {
 	return l.Attached(openSetKey{}, func() loop.Attachment { return openSet{} }).(openSet)
 }
 
-// warnUnclosed warns about a transport that was left to its loop's Close. It is let
-// go of also if the logger, which is the program's, panics.
+// warnUnclosed warns about a transport that was left to its loop's Close.
 func warnUnclosed(l *loop.Loop, t any) {
+	guardLogger(l, &loop.ExceptionContext{Transport: t}, func() {
+		l.Logger().Warn("unclosed transport", "transport", fmt.Sprint(t))
+	})
+}
+
+// guardLogger calls log about something that is let go of also if the logger, which
+// is the program's, panics.
+func guardLogger(l *loop.Loop, about *loop.ExceptionContext, log func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			l.HandlePanic(r, debug.Stack(), &loop.ExceptionContext{Message: "Panic in the logger", Transport: t})
+			about.Message = "Panic in the logger"
+			l.HandlePanic(r, debug.Stack(), about)
 		}
 	}()
-	l.Logger().Warn("unclosed transport", "transport", fmt.Sprint(t))
+	log()
 }
 
 // LoopClosed implements loop.Attachment.

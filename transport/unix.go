@@ -193,14 +193,20 @@ func findSocketFile(path string) *socketFile {
 	return &socketFile{path: path, dev: st.Dev, ino: st.Ino}
 }
 
-// remove removes the file if it is still the same.
-func (f *socketFile) remove() {
+// remove removes the file if it is still the same. A problem is only logged.
+func (f *socketFile) remove(l *loop.Loop) {
 	if f == nil {
 		return
 	}
-	if now := findSocketFile(f.path); now != nil && now.dev == f.dev && now.ino == f.ino {
-		// Somebody may be faster, which is as good.
-		_ = unix.Unlink(f.path)
+	var now unix.Stat_t
+	err := unix.Stat(f.path, &now)
+	if err == nil && now.Dev == f.dev && now.Ino == f.ino {
+		err = unix.Unlink(f.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // somebody may be faster, which is as good
+		guardLogger(l, &loop.ExceptionContext{}, func() {
+			l.Logger().Error("unable to remove the unix socket of a server", "path", f.path, "error", err)
+		})
 	}
 }
 

@@ -153,6 +153,28 @@ func TestUnixConnectErrorsNameThePath(t *testing.T) {
 	})
 }
 
+// A file that is gone is no problem. Of another one nobody would know without the log,
+// and the server is closed all the same.
+func TestASocketFileThatCannotBeRemovedIsLogged(t *testing.T) {
+	inLoggedTask(t, func(t *testing.T, co *loop.Coro, log *logBuffer) {
+		before := must2(leaktest.FDs())(t)
+		dir := filepath.Join(t.TempDir(), "dir")
+		for _, inTheWay := range []bool{false, true} {
+			check(t, os.Mkdir(dir, 0o700))
+			srv := ok[*Server](t)(CreateUnixServer(co, newEcho, filepath.Join(dir, "s"), nil))
+			check(t, os.RemoveAll(dir))
+			if inTheWay {
+				check(t, os.WriteFile(dir, nil, 0o600))
+			}
+			over(t, co, srv)
+			if logged := log.count("unable to remove the unix socket") > 0; logged != inTheWay {
+				t.Errorf("a file in place of the directory: %v, logged: %v", inTheWay, logged)
+			}
+		}
+		noNewFDs(t, co, before)
+	})
+}
+
 func TestAFullBacklogIsNeverASuccess(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		path := filepath.Join(t.TempDir(), "s")
