@@ -79,7 +79,7 @@ func newBuffers(r *ring, count, size int) (*buffers, error) {
 	}
 	s := &buffers{ring: q, size: size, count: count, mask: uint32(count - 1), eager: r.setup&setupDeferTaskrun == 0}
 	reg := pbufReg{addr: uint64(uintptr(unsafe.Pointer(&q[0]))), entries: uint32(count), group: bufGroup}
-	if _, err := register(r.fd, registerPbufRing, unsafe.Pointer(&reg), 1); err != nil {
+	if err := register(r.fd, registerPbufRing, unsafe.Pointer(&reg), 1); err != nil {
 		s.close()
 		return nil, err
 	}

@@ -16,7 +16,6 @@ const (
 
 	cqeBuffer      = 1 << 0
 	cqeMore        = 1 << 1
-	cqeBufMore     = 1 << 4
 	cqeBufferShift = 16
 
 	recvMultishot   = 1 << 1

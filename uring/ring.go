@@ -103,8 +103,7 @@ func (r *ring) mmap(off int64, n int) ([]byte, error) {
 
 // enable binds the ring to the calling thread.
 func (r *ring) enable() error {
-	_, err := register(r.fd, uintptr(sys.IORING_REGISTER_ENABLE_RINGS), nil, 0)
-	return err
+	return register(r.fd, uintptr(sys.IORING_REGISTER_ENABLE_RINGS), nil, 0)
 }
 
 // ringFDUpdate is struct io_uring_rsrc_update.
@@ -118,7 +117,7 @@ type ringFDUpdate struct {
 // which spares the kernel the look-up of the descriptor on every call.
 func (r *ring) registerFD() error {
 	u := ringFDUpdate{offset: ^uint32(0), data: uint64(r.fd)}
-	if _, err := register(r.fd, registerRingFDs, unsafe.Pointer(&u), 1); err != nil {
+	if err := register(r.fd, registerRingFDs, unsafe.Pointer(&u), 1); err != nil {
 		return err
 	}
 	r.enterFD, r.flags = int(u.offset), enterRegisteredRing
@@ -129,7 +128,7 @@ func (r *ring) registerFD() error {
 func (r *ring) close() error {
 	if r.flags&enterRegisteredRing != 0 {
 		u := ringFDUpdate{offset: uint32(r.enterFD)}
-		register(r.fd, unregisterRingFDs, unsafe.Pointer(&u), 1)
+		_ = register(r.fd, unregisterRingFDs, unsafe.Pointer(&u), 1)
 	}
 	err := unix.Close(r.fd)
 	lastClose.Store(int64(time.Since(began)))

@@ -152,16 +152,16 @@ func ioUringSetup(entries uint32, p *sys.IOURingParams) (int, syscall.Errno) {
 	return int(fd), errno
 }
 
-// register calls io_uring_register(2) and returns its result.
-func register(fd int, op uintptr, arg unsafe.Pointer, n uintptr) (int, error) {
+// register calls io_uring_register(2).
+func register(fd int, op uintptr, arg unsafe.Pointer, n uintptr) error {
 	for {
-		r, _, errno := syscall.Syscall6(sys.SYS_IO_URING_REGISTER, uintptr(fd), op, uintptr(arg), n, 0, 0)
+		_, _, errno := syscall.Syscall6(sys.SYS_IO_URING_REGISTER, uintptr(fd), op, uintptr(arg), n, 0, 0)
 		switch errno {
 		case 0:
-			return int(r), nil
+			return nil
 		case syscall.EINTR:
 		default:
-			return 0, os.NewSyscallError("io_uring_register", errno)
+			return os.NewSyscallError("io_uring_register", errno)
 		}
 	}
 }
