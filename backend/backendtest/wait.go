@@ -13,9 +13,9 @@ import (
 func waitTests() []test {
 	return single("wait", []test{
 		{name: "a timeout of 0 returns though nothing comes", fn: waitZero},
-		{name: "a positive timeout is kept", fn: func(d *driver) { waitUntil(d, 30*time.Millisecond, 20) }},
-		{name: "a timeout below a millisecond does not spin", fn: func(d *driver) { waitUntil(d, 300*time.Microsecond, 20) }},
-		{name: "a timeout of a nanosecond ends", fn: func(d *driver) { waitUntil(d, 1, 20) }},
+		{name: "a positive timeout is kept", fn: func(d *driver) { waitUntil(d, 30*time.Millisecond) }},
+		{name: "a timeout below a millisecond does not spin", fn: func(d *driver) { waitUntil(d, 300*time.Microsecond) }},
+		{name: "a timeout of a nanosecond ends", fn: func(d *driver) { waitUntil(d, 1) }},
 		{name: "the longest timeout does not overflow", fn: waitLongest},
 		{name: "a negative timeout waits for a completion", fn: waitForCompletion},
 		{name: "a completion ends a long timeout", fn: waitLongForCompletion},
@@ -44,7 +44,8 @@ func waitZero(d *driver) {
 
 // waitUntil waits for a moment in the way of a loop: again and again for the
 // time that is left. Only signals may add returns to the one at the end.
-func waitUntil(d *driver, timeout time.Duration, limit int) {
+func waitUntil(d *driver, timeout time.Duration) {
+	const limit = 20
 	for range 5 {
 		deadline := time.Now().Add(timeout)
 		returns := 0
@@ -194,7 +195,7 @@ func wakesAreConsumed(d *driver) {
 	for range wakes {
 		d.turn(0)
 	}
-	waitUntil(d, 20*time.Millisecond, 20)
+	waitUntil(d, 20*time.Millisecond)
 }
 
 // wakeRace posts items from many goroutines, each followed by a wake, to a
