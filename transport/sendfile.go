@@ -30,7 +30,7 @@ const (
 type fileSender interface {
 	Transport
 	// writeFile is Write while Sendfile is running.
-	writeFile(p []byte) error
+	writeFile(p []byte)
 	// beginSendfile keeps everybody else from reading, and from writing to a
 	// socket, until the function that it returns is called. What PauseReading and
 	// ResumeReading ask for meanwhile is done then.
@@ -247,12 +247,11 @@ func regularFD(file io.ReaderAt) int {
 
 func (s *stream) writingPaused() bool { return s.flags&flagFull != 0 }
 
-func (s *stream) writeFile(p []byte) error {
+func (s *stream) writeFile(p []byte) {
 	if s.flags&flagLost == 0 {
 		s.outbox().add(p)
 		s.wrote()
 	}
-	return nil
 }
 
 // fallback reads the file in blocks and writes them.
@@ -278,9 +277,7 @@ func (f *fileSending) fallback(co *loop.Coro) error {
 		if g.lost || f.to.IsClosing() {
 			return g.lostError()
 		}
-		if err := f.to.writeFile(buf[:n]); err != nil {
-			return err
-		}
+		f.to.writeFile(buf[:n])
 		f.sent += int64(n)
 	}
 }

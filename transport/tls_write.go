@@ -169,9 +169,8 @@ func (s *tlsStream) beginSendfile() (end func()) {
 	}
 }
 
-func (s *tlsStream) writeFile(p []byte) error {
+func (s *tlsStream) writeFile(p []byte) {
 	if s.state == tlsOpen && !s.closing {
 		s.encrypt(p)
 	}
-	return nil
 }
