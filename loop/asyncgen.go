@@ -192,7 +192,7 @@ func (l *Loop) goUnseen(fn func(co *Coro) error) *Task[struct{}] {
 // CancelWait cancels what the function waits for, instead of the wait for the
 // function; when that is over, the task itself, and what came is kept.
 func (c *genCore[T]) CancelWait(co *Coro) bool {
-	return c.state == genRunning && c.task.CancelWait(co)
+	return c.state == genRunning && (*awaited)(&c.task.future).CancelWait(co)
 }
 
 func (c *genCore[T]) relays() {}

@@ -33,7 +33,7 @@ type AnyFuture interface {
 	// RemoveDoneCallback undoes AddDoneCallback.
 	RemoveDoneCallback(cb *DoneCallback) int
 
-	// task returns the task that the future is, or nil.
+	// asTask returns the task that the future is, or nil.
 	asTask() *task
 	addDoneCallback(ctx *Context, fn func(AnyFuture)) *DoneCallback
 }
@@ -222,13 +222,16 @@ func (f *future) cancel(msg string) bool {
 	return true
 }
 
-// CancelWait cancels the future for a task that waits for it. If that comes too
-// late, the task gets no error that the future has, which is still to be reported.
-func (f *future) CancelWait(co *Coro) bool {
-	return f.state == pending && f.self.Cancel(co.t.cancelMsg)
+// awaited is the future as what a task waits for.
+type awaited future
+
+// CancelWait cancels the future. If that comes too late, the task gets no error that
+// the future has, which is still to be reported.
+func (a *awaited) CancelWait(co *Coro) bool {
+	return a.state == pending && a.self.Cancel(co.t.cancelMsg)
 }
 
-func (f *future) relays() {}
+func (a *awaited) relays() {}
 
 // wait suspends the task until the future is done.
 func (f *future) wait(co *Coro) error {
@@ -243,7 +246,7 @@ func (f *future) wait(co *Coro) error {
 	}
 	f.waiters = append(f.waiters, waiter{task: co.t})
 	for f.state == pending { // more than once if somebody else wakes the task
-		if err := co.Suspend(f); err != nil {
+		if err := co.Suspend((*awaited)(f)); err != nil {
 			f.forget(co.t)
 			if f.state == cancelled && isCancelled(err) {
 				return nil // with the message of the first of two cancellations

@@ -459,7 +459,7 @@ func (t *task) Stack() string {
 // not known.
 func (t *task) waiting() string {
 	switch w := t.waitsFor.(type) {
-	case *future:
+	case *awaited:
 		return fmt.Sprint(w.self)
 	case fmt.Stringer:
 		return w.String()

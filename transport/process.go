@@ -38,8 +38,8 @@ type Process struct {
 // to it that the loop's Close finds the process.
 func newProcess(l *loop.Loop, pid, pidfd int, onExit func()) *Process {
 	p := &Process{loop: l, pid: pid, pidfd: pidfd, onExit: onExit}
-	p.wait = backend.Op{Code: backend.OpWaitID, FD: int32(pidfd), Ext: &p.waitExt, Receiver: p}
-	p.release = backend.Op{Code: backend.OpClose, FD: int32(pidfd), Receiver: p}
+	p.wait = backend.Op{Code: backend.OpWaitID, FD: int32(pidfd), Ext: &p.waitExt, Receiver: (*processEnd)(p)}
+	p.release = backend.Op{Code: backend.OpClose, FD: int32(pidfd), Receiver: (*processEnd)(p)}
 	debugLog(l, "started", p)
 	// The operands are right and the loop is running its task.
 	_ = l.Submit(&p.wait)
@@ -94,9 +94,13 @@ func (p *Process) signal(sig syscall.Signal) error {
 // sendSignal is replaced by tests.
 var sendSignal = unix.PidfdSendSignal
 
-// Complete is called when the process was reaped; it implements
-// backend.Receiver.
-func (p *Process) Complete(op *backend.Op, r backend.Result) {
+// processEnd is told that the process was reaped, and then that its descriptor is
+// closed.
+type processEnd Process
+
+// Complete implements backend.Receiver.
+func (e *processEnd) Complete(op *backend.Op, r backend.Result) {
+	p := (*Process)(e)
 	switch {
 	case op == &p.release || p.ended:
 	case r.Errno == 0:
