@@ -12,9 +12,9 @@ type Backend interface {
 	// called from any goroutine.
 	Features() Features
 
-	// Enable binds the backend to the calling thread. It is called once, before
-	// anything but Name, Features and Close, by a goroutine locked to its
-	// thread.
+	// Enable binds the backend to the calling thread. It is called once, or again
+	// after it has failed, before anything but Name, Features, Wake and Close, by a
+	// goroutine locked to its thread. The error says why the backend cannot be used.
 	Enable() error
 
 	// Submit takes over op. An error says that op was not taken and that its

@@ -1,4 +1,5 @@
-# Sourced by the scripts in this folder: what more than one of them needs.
+# Sourced by the scripts in this folder and by .ci/run: what more than one of them
+# needs.
 
 # repo is the root of the checkout; every script works from there.
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -71,9 +71,9 @@ type Backend struct {
 var _ backend.Backend = (*Backend)(nil)
 
 // New makes a backend; a nil o means defaults. It may be called on any thread:
-// Enable decides which one the backend belongs to. The error is a
-// *backend.UnavailableError that unwraps to what the kernel answered (EMFILE,
-// ENFILE, ENOMEM), or says that BufferSize is negative.
+// Enable decides which one the backend belongs to. The error is
+// syscall.EINVAL for a negative BufferSize, or a *backend.UnavailableError that
+// unwraps to what the kernel answered (EMFILE, ENFILE, ENOMEM).
 func New(o *Options) (*Backend, error) {
 	if o == nil {
 		o = &Options{}

@@ -13,8 +13,8 @@ import (
 // and futures stay pending for ever. A task that is waiting is reported to the
 // exception handler, and its wait, like every later one, returns ErrLoopClosed,
 // so that its deferred functions run. In debug mode the errors of futures and
-// tasks that nobody has looked at are reported too. Transports get no ConnectionLost: close
-// them first.
+// tasks that nobody has looked at are reported too. Transports get no
+// ConnectionLost: close them first.
 func (l *Loop) Close() error {
 	l.mu.Lock()
 	if l.running.Load() {

@@ -22,11 +22,12 @@ func debugFromEnv() bool {
 // time. RINGLOOP_DEBUG=1 in the environment does the same for every loop. Debug
 // mode notes where callbacks, futures and tasks were made, logs callbacks, steps
 // of tasks and calls of protocols that take SlowCallbackDuration or longer, and, at
-// slog.LevelDebug, what becomes of transports, servers and processes, and refuses a goroutine that is not the loop's when it schedules, watches, waits,
-// stops the loop, completes or cancels a future or task, writes to a transport,
-// or closes a transport, server or socket: with ErrWrongThread, or, where there is
-// no error to return, by doing nothing and logging that. What else such a
-// goroutine does wrong the race detector sees.
+// slog.LevelDebug, what becomes of transports, servers and processes, and refuses a
+// goroutine that is not the loop's when it schedules, watches, waits, stops the
+// loop, completes or cancels a future or task, writes to a transport, or closes a
+// transport, server or socket: with ErrWrongThread, or, where there is no error to
+// return, by doing nothing and logging that. What else such a goroutine does wrong
+// the race detector sees.
 func (l *Loop) SetDebug(on bool) { l.debug.Store(on) }
 
 // Debug reports whether debug mode is on (loop.get_debug). It may be called from

@@ -37,7 +37,9 @@ type ExceptionContext struct {
 	Extra map[string]any
 }
 
-// ExceptionHandler deals with the errors that nobody else can be told about.
+// ExceptionHandler deals with the errors that nobody else can be told about. It is
+// called on the loop's thread, or, while the loop does not run, on the goroutine
+// that uses it. It must not wait, and may keep c.
 type ExceptionHandler func(l *Loop, c *ExceptionContext)
 
 // SetExceptionHandler installs a handler; nil restores the default

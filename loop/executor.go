@@ -80,8 +80,8 @@ func NewPoolExecutor(workers int, name string) *PoolExecutor {
 	return p
 }
 
-// Submit queues fn; see Executor. A panic of fn ends the process, as in any
-// goroutine; RunInExecutor catches it.
+// Submit queues fn; see Executor. A nil fn is an ErrInvalidArgument. A panic of fn
+// ends the process, as in any goroutine; RunInExecutor catches it.
 func (p *PoolExecutor) Submit(fn func()) (Job, error) {
 	if fn == nil {
 		return nil, fmt.Errorf("executor %s: %w: the function is nil", p.name, ErrInvalidArgument)

@@ -81,7 +81,9 @@ type options struct {
 // one cannot be had, NewEventLoop fails and says why.
 func WithBackend(name string) Option { return func(o *options) { o.backend = name } }
 
-// WithBackendFactory makes the loop use a backend of your own.
+// WithBackendFactory makes the loop use a backend of your own, which package
+// backendtest proves to be one. NewEventLoop calls f once, and fails with its error.
+// The backend belongs to the loop from then on, which closes it.
 func WithBackendFactory(f func() (backend.Backend, error)) Option {
 	return func(o *options) { o.factory = f }
 }

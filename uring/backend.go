@@ -76,8 +76,9 @@ const (
 var _ backend.Backend = (*Backend)(nil)
 
 // New creates a backend that is not yet bound to a thread; nil options are the
-// defaults. The error is a *backend.UnavailableError if io_uring cannot be
-// used here.
+// defaults. It may be called from any goroutine. The error is backend.ErrInvalid
+// for options that make no sense, or a *backend.UnavailableError if io_uring cannot
+// be used here.
 func New(o *Options) (*Backend, error) {
 	opt, err := o.withDefaults()
 	if err != nil {
