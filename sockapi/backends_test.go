@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 	"github.com/seed-80cfe818/ringloop/loop"
 	"github.com/seed-80cfe818/ringloop/uring"
@@ -122,6 +124,38 @@ func open(t testing.TB, family, typ int) *Socket {
 	}
 	closeAtEnd(t, s)
 	return s
+}
+
+// tcpPair returns two connected TCP sockets that are closed when the test ends.
+func tcpPair(t testing.TB, co *loop.Coro) (a, b *Socket) {
+	t.Helper()
+	_, a, b, _ = accepted(t, co)
+	return a, b
+}
+
+// accepted returns a TCP listener and a connection to it, which are closed when the
+// test ends, and the address of the client.
+func accepted(t testing.TB, co *loop.Coro) (ln, client, conn *Socket, peer Addr) {
+	t.Helper()
+	ln, client = connected(t, co)
+	conn, peer, err := Accept(co, ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, conn)
+	return ln, client, conn, peer
+}
+
+// connected returns a TCP listener and a client whose connection waits to be
+// accepted. Both are closed when the test ends.
+func connected(t testing.TB, co *loop.Coro) (ln, client *Socket) {
+	t.Helper()
+	ln, addr := listen(t, "tcp", "127.0.0.1:0")
+	client = open(t, unix.AF_INET, unix.SOCK_STREAM)
+	if err := Connect(co, client, addr); err != nil {
+		t.Fatal(err)
+	}
+	return ln, client
 }
 
 // tempFile makes a file with the given content.

@@ -369,12 +369,8 @@ func TestACallThatIsWokenTooEarlyGoesOnWaiting(t *testing.T) {
 
 func TestAnAcceptWithoutFreeDescriptorsFailsAndTheConnectionWaits(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp4", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			if err := Connect(co, client, addr); err != nil {
-				return err
-			}
+			ln, _ := connected(t, co)
 			err := withoutDescriptors(t, func() error {
 				_, _, err := Accept(co, ln)
 				return err

@@ -288,16 +288,8 @@ func (s *Socket) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
 
 func TestAListenerClosedWhileAConnectionIsKeptDropsIt(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			if err := Connect(co, client, addr); err != nil {
-				return err
-			}
-			conn, peer, err := Accept(co, ln)
-			if err != nil {
-				return err
-			}
+			ln, client, conn, peer := accepted(t, co)
 			ln.kept = &kept{conn: conn, addr: peer}
 			if err := CloseWait(co, ln); err != nil {
 				return err

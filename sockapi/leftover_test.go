@@ -52,12 +52,8 @@ func TestAnErrorOfTheMomentIsNotKeptForTheNextReceive(t *testing.T) {
 
 func TestAShortageOfDescriptorsIsNotKeptForTheNextAccept(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			if err := Connect(co, client, addr); err != nil {
-				return err
-			}
+			ln, _ := connected(t, co)
 			ln.tries = maxTries // so that it is the backend's
 			_ = withoutDescriptors(t, func() error {
 				first := acceptTask(co, ln)
@@ -74,17 +70,8 @@ func TestAShortageOfDescriptorsIsNotKeptForTheNextAccept(t *testing.T) {
 
 func TestAReceiveLeavesAConnectionToTheNextAccept(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			if err := Connect(co, client, addr); err != nil {
-				return err
-			}
-			conn, peer, err := Accept(co, ln)
-			if err != nil {
-				return err
-			}
-			closeAtEnd(t, conn)
+			ln, _, conn, peer := accepted(t, co)
 			ln.kept = &kept{conn: conn, addr: peer} // as after a cancellation
 			_, intoErr := RecvInto(co, ln, make([]byte, 1))
 			_, recvErr := Recv(co, ln, 1<<20)

@@ -17,22 +17,6 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
-// tcpPair returns two connected TCP sockets that are closed when the test ends.
-func tcpPair(t testing.TB, co *loop.Coro) (a, b *Socket) {
-	t.Helper()
-	ln, addr := listen(t, "tcp", "127.0.0.1:0")
-	a = open(t, unix.AF_INET, unix.SOCK_STREAM)
-	if err := Connect(co, a, addr); err != nil {
-		t.Fatal(err)
-	}
-	b, _, err := Accept(co, ln)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closeAtEnd(t, b)
-	return a, b
-}
-
 // receiveAll receives until the end in a task of its own.
 func receiveAll(co *loop.Coro, s *Socket) *loop.Task[[]byte] {
 	return spawn(co, func(co *loop.Coro) ([]byte, error) { return io.ReadAll(NewConn(co, s)) })

@@ -87,17 +87,8 @@ func echoOnce(co *loop.Coro, ln *Socket) error {
 
 func TestAcceptReturnsANonBlockingSocketAndThePeersAddress(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			if err := Connect(co, client, addr); err != nil {
-				return err
-			}
-			conn, peer, err := Accept(co, ln)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+			_, client, conn, peer := accepted(t, co)
 			if local, err := client.LocalAddr(); err != nil || local != peer {
 				t.Errorf("peer = %v, want %v (%v)", peer, local, err)
 			}
@@ -346,17 +337,8 @@ func TestConcurrentSendAllsAreNotMixed(t *testing.T) {
 
 func TestAResetConnectionIsAConnectionErrorForReceiverAndSender(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		ln, addr := listen(t, "tcp", "127.0.0.1:0")
 		run(t, l, func(co *loop.Coro) error {
-			client := open(t, unix.AF_INET, unix.SOCK_STREAM)
-			if err := Connect(co, client, addr); err != nil {
-				return err
-			}
-			conn, peer, err := Accept(co, ln)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
+			_, client, conn, peer := accepted(t, co)
 			waiting := spawn(co, func(co *loop.Coro) (int, error) { return RecvInto(co, conn, make([]byte, 10)) })
 			yield(t, co, 3)
 			if err := client.SetLinger(0); err != nil {
@@ -370,7 +352,7 @@ func TestAResetConnectionIsAConnectionErrorForReceiverAndSender(t *testing.T) {
 			} else if !strings.Contains(err.Error(), peer.String()) {
 				t.Errorf("the error does not name the peer %v: %v", peer, err)
 			}
-			err = SendAll(co, conn, []byte("x"))
+			err := SendAll(co, conn, []byte("x"))
 			if !errors.Is(err, syscall.EPIPE) || !errors.Is(err, ErrConnection) || !strings.Contains(err.Error(), peer.String()) {
 				t.Errorf("SendAll after a reset by %v = %v", peer, err)
 			}
