@@ -174,60 +174,62 @@ func TestGoexitInACompletionKeepsTheOthers(t *testing.T) {
 	})
 }
 
+// exitPlaces are the places from which a LoopExit can come.
+var exitPlaces = map[string]func(t *testing.T, l *Loop, exit func()){
+	"callback":      func(t *testing.T, l *Loop, exit func()) { soon(t, l, exit) },
+	"threadsafe":    func(t *testing.T, l *Loop, exit func()) { mustCall[Handle](t)(l.CallSoonThreadsafe(exit)) },
+	"timer":         func(t *testing.T, l *Loop, exit func()) { mustCall[TimerHandle](t)(l.CallLater(0, exit)) },
+	"task":          func(t *testing.T, l *Loop, exit func()) { l.Go(func(*Coro) error { exit(); return nil }) },
+	"end of a turn": func(t *testing.T, l *Loop, exit func()) { l.AtTurnEnd(ender(exit)) },
+	"end of a turn with callbacks": func(t *testing.T, l *Loop, exit func()) {
+		soon(t, l, func() { l.AtTurnEnd(ender(exit)) })
+	},
+	"end of the last turn": func(t *testing.T, l *Loop, exit func()) {
+		soon(t, l, func() {
+			l.Stop()
+			l.AtTurnEnd(ender(exit))
+		})
+	},
+	"done callback": func(t *testing.T, l *Loop, exit func()) {
+		f := CreateFuture[int](l)
+		f.AddDoneCallback(func(AnyFuture) { exit() })
+		if err := f.SetResult(1); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"exception handler": func(t *testing.T, l *Loop, exit func()) {
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) { exit() })
+		soon(t, l, func() { panic("x") })
+	},
+	"exception handler for a task": func(t *testing.T, l *Loop, exit func()) {
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) { exit() })
+		l.Go(func(*Coro) error { panic("x") })
+	},
+	"eager task": func(t *testing.T, l *Loop, exit func()) {
+		soon(t, l, func() {
+			CreateTask(l, func(*Coro) (int, error) { exit(); return 0, nil }, &TaskOptions{EagerStart: true})
+		})
+	},
+	"task factory": func(t *testing.T, l *Loop, exit func()) {
+		l.SetTaskFactory(func(AnyTask, *TaskOptions) error { exit(); return nil })
+		soon(t, l, func() { l.Go(func(*Coro) error { return nil }) })
+	},
+	"I/O": func(t *testing.T, l *Loop, exit func()) {
+		a, b := socketPair(t)
+		if err := l.AddReader(a, func() {
+			if _, err := l.RemoveReader(a); err != nil {
+				t.Error(err)
+			}
+			exit()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		send(t, b, "x")
+	},
+}
+
 func TestALoopExitEndsTheRunAtOnceWhereverItComesFrom(t *testing.T) {
-	places := map[string]func(t *testing.T, l *Loop, exit func()){
-		"callback":      func(t *testing.T, l *Loop, exit func()) { soon(t, l, exit) },
-		"threadsafe":    func(t *testing.T, l *Loop, exit func()) { mustCall[Handle](t)(l.CallSoonThreadsafe(exit)) },
-		"timer":         func(t *testing.T, l *Loop, exit func()) { mustCall[TimerHandle](t)(l.CallLater(0, exit)) },
-		"task":          func(t *testing.T, l *Loop, exit func()) { l.Go(func(*Coro) error { exit(); return nil }) },
-		"end of a turn": func(t *testing.T, l *Loop, exit func()) { l.AtTurnEnd(ender(exit)) },
-		"end of a turn with callbacks": func(t *testing.T, l *Loop, exit func()) {
-			soon(t, l, func() { l.AtTurnEnd(ender(exit)) })
-		},
-		"end of the last turn": func(t *testing.T, l *Loop, exit func()) {
-			soon(t, l, func() {
-				l.Stop()
-				l.AtTurnEnd(ender(exit))
-			})
-		},
-		"done callback": func(t *testing.T, l *Loop, exit func()) {
-			f := CreateFuture[int](l)
-			f.AddDoneCallback(func(AnyFuture) { exit() })
-			if err := f.SetResult(1); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"exception handler": func(t *testing.T, l *Loop, exit func()) {
-			l.SetExceptionHandler(func(*Loop, *ExceptionContext) { exit() })
-			soon(t, l, func() { panic("x") })
-		},
-		"exception handler for a task": func(t *testing.T, l *Loop, exit func()) {
-			l.SetExceptionHandler(func(*Loop, *ExceptionContext) { exit() })
-			l.Go(func(*Coro) error { panic("x") })
-		},
-		"eager task": func(t *testing.T, l *Loop, exit func()) {
-			soon(t, l, func() {
-				CreateTask(l, func(*Coro) (int, error) { exit(); return 0, nil }, &TaskOptions{EagerStart: true})
-			})
-		},
-		"task factory": func(t *testing.T, l *Loop, exit func()) {
-			l.SetTaskFactory(func(AnyTask, *TaskOptions) error { exit(); return nil })
-			soon(t, l, func() { l.Go(func(*Coro) error { return nil }) })
-		},
-		"I/O": func(t *testing.T, l *Loop, exit func()) {
-			a, b := socketPair(t)
-			if err := l.AddReader(a, func() {
-				if _, err := l.RemoveReader(a); err != nil {
-					t.Error(err)
-				}
-				exit()
-			}); err != nil {
-				t.Fatal(err)
-			}
-			send(t, b, "x")
-		},
-	}
-	for name, place := range places {
+	for name, place := range exitPlaces {
 		t.Run(name, func(t *testing.T) {
 			forEachBackend(t, func(t *testing.T, l *Loop) {
 				want := errors.New("exit")
@@ -527,73 +529,84 @@ func (w lineWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestGoexitInAnEagerTaskEndsOnlyThatTask(t *testing.T) {
-	eagerly := func(l *Loop, fn func(co *Coro) (int, error)) *Task[int] {
-		return CreateTask(l, fn, &TaskOptions{EagerStart: true})
-	}
-	check := func(t *testing.T, task *Task[int]) {
-		t.Helper()
-		_, err := task.Result()
-		wantErr(t, "the eager task", err, ErrGoexit)
-	}
-	exit := func(*Coro) (int, error) { goexit(); return 0, nil }
-	places := map[string]func(t *testing.T, l *Loop) (done *bool){
-		"in a task": func(t *testing.T, l *Loop) *bool {
-			done := false
-			v := NewContextVar[string]("v")
-			l.Go(func(co *Coro) error {
-				v.Set(l.CurrentContext(), "parent")
-				check(t, eagerly(l, func(co *Coro) (int, error) {
-					v.Set(l.CurrentContext(), "child")
-					return exit(co)
-				}))
-				if s, _ := v.Get(l.CurrentContext()); s != "parent" || l.CurrentTask() != co.Task() {
-					t.Errorf("the task goes on in the context of %q as %v", s, l.CurrentTask())
+// eagerly makes an eager task.
+func eagerly(l *Loop, fn func(co *Coro) (int, error)) *Task[int] {
+	return CreateTask(l, fn, &TaskOptions{EagerStart: true})
+}
+
+// exitTask is the function of a task that calls runtime.Goexit.
+func exitTask(*Coro) (int, error) {
+	goexit()
+	return 0, nil
+}
+
+func wantExited(t *testing.T, task *Task[int]) {
+	t.Helper()
+	_, err := task.Result()
+	wantErr(t, "the eager task", err, ErrGoexit)
+}
+
+// eagerExits let an eager task call runtime.Goexit. done says that who has made the
+// task went on.
+var eagerExits = map[string]func(t *testing.T, l *Loop) (done *bool){
+	"in a task": func(t *testing.T, l *Loop) *bool {
+		done := false
+		v := NewContextVar[string]("v")
+		l.Go(func(co *Coro) error {
+			v.Set(l.CurrentContext(), "parent")
+			wantExited(t, eagerly(l, func(co *Coro) (int, error) {
+				v.Set(l.CurrentContext(), "child")
+				return exitTask(co)
+			}))
+			if s, _ := v.Get(l.CurrentContext()); s != "parent" || l.CurrentTask() != co.Task() {
+				t.Errorf("the task goes on in the context of %q as %v", s, l.CurrentTask())
+			}
+			err := Sleep(co, time.Millisecond)
+			done = true
+			return err
+		})
+		return &done
+	},
+	"in an eager task": func(t *testing.T, l *Loop) *bool {
+		done := false
+		l.Go(func(co *Coro) error {
+			n, err := eagerly(l, func(co *Coro) (int, error) {
+				wantExited(t, eagerly(l, exitTask))
+				return 7, Sleep(co, 0)
+			}).Await(co)
+			done = n == 7
+			return err
+		})
+		return &done
+	},
+	"in a callback": func(t *testing.T, l *Loop) *bool {
+		done := false
+		soon(t, l, func() {
+			wantExited(t, eagerly(l, exitTask))
+			wantExited(t, eagerly(l, exitTask))
+			done = l.CurrentTask() == nil
+		})
+		return &done
+	},
+	"after its first step": func(t *testing.T, l *Loop) *bool {
+		done := false
+		l.Go(func(co *Coro) error {
+			_, err := eagerly(l, func(co *Coro) (int, error) {
+				if err := Sleep(co, 0); err != nil {
+					return 0, err
 				}
-				err := Sleep(co, time.Millisecond)
-				done = true
-				return err
-			})
-			return &done
-		},
-		"in an eager task": func(t *testing.T, l *Loop) *bool {
-			done := false
-			l.Go(func(co *Coro) error {
-				n, err := eagerly(l, func(co *Coro) (int, error) {
-					check(t, eagerly(l, exit))
-					return 7, Sleep(co, 0)
-				}).Await(co)
-				done = n == 7
-				return err
-			})
-			return &done
-		},
-		"in a callback": func(t *testing.T, l *Loop) *bool {
-			done := false
-			soon(t, l, func() {
-				check(t, eagerly(l, exit))
-				check(t, eagerly(l, exit))
-				done = l.CurrentTask() == nil
-			})
-			return &done
-		},
-		"after its first step": func(t *testing.T, l *Loop) *bool {
-			done := false
-			l.Go(func(co *Coro) error {
-				_, err := eagerly(l, func(co *Coro) (int, error) {
-					if err := Sleep(co, 0); err != nil {
-						return 0, err
-					}
-					return exit(co)
-				}).Await(co)
-				wantErr(t, "Await", err, ErrGoexit)
-				done = true
-				return nil
-			})
-			return &done
-		},
-	}
-	for name, place := range places {
+				return exitTask(co)
+			}).Await(co)
+			wantErr(t, "Await", err, ErrGoexit)
+			done = true
+			return nil
+		})
+		return &done
+	},
+}
+
+func TestGoexitInAnEagerTaskEndsOnlyThatTask(t *testing.T) {
+	for name, place := range eagerExits {
 		t.Run(name, func(t *testing.T) {
 			forEachBackend(t, func(t *testing.T, l *Loop) {
 				for _, debug := range []bool{false, true} {

@@ -561,30 +561,40 @@ func TestShutdownEndsWhoWaitsForRoomInAUnixStream(t *testing.T) {
 	})
 }
 
+// wantOneByteThenEnd reads from a socket without its loop.
+func wantOneByteThenEnd(t *testing.T, peer *Socket) {
+	t.Helper()
+	var p [8]byte
+	if n, err := unix.Read(peer.Fd(), p[:]); n != 1 || err != nil {
+		t.Errorf("the peer got %d bytes, %v", n, err)
+	}
+	if n, err := unix.Read(peer.Fd(), p[:]); n != 0 || err != nil {
+		t.Errorf("the peer got %d bytes, %v, want the end", n, err)
+	}
+}
+
+// usedPair is pair, of which a has sent a byte in a run of l that is over.
+func usedPair(t *testing.T, l *loop.Loop) (a, peer *Socket) {
+	t.Helper()
+	a, peer = pair(t, unix.SOCK_STREAM)
+	run(t, l, func(co *loop.Coro) error { return SendAll(co, a, []byte("x")) })
+	return a, peer
+}
+
 func TestCloseTakesEffectThoughTheSocketsLoopDoesNotRun(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
-		use := func(s *Socket) func(co *loop.Coro) error {
-			return func(co *loop.Coro) error { return SendAll(co, s, []byte("x")) }
-		}
-		ended := func(t *testing.T, peer *Socket) {
-			t.Helper()
-			var p [8]byte
-			if n, err := unix.Read(peer.Fd(), p[:]); n != 1 || err != nil {
-				t.Errorf("the peer got %d bytes, %v", n, err)
-			}
-			if n, err := unix.Read(peer.Fd(), p[:]); n != 0 || err != nil {
-				t.Errorf("the peer got %d bytes, %v, want the end", n, err)
-			}
-		}
-		a, peer := pair(t, unix.SOCK_STREAM)
-		run(t, l, use(a))
+		a, peer := usedPair(t, l)
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
-		ended(t, peer)
+		wantOneByteThenEnd(t, peer)
+	})
+}
 
+func TestTheNumberOfASocketThatWasClosedBetweenRunsCanBeUsedAnew(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		number := int32(-1)
-		a, _ = pair(t, unix.SOCK_STREAM)
+		a, _ := pair(t, unix.SOCK_STREAM)
 		run(t, l, func(co *loop.Coro) error {
 			waiting := recvTask(co, a) // so that the backend knows the descriptor
 			yield(t, co, 3)
@@ -596,7 +606,7 @@ func TestCloseTakesEffectThoughTheSocketsLoopDoesNotRun(t *testing.T) {
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
-		a, peer = pair(t, unix.SOCK_STREAM)
+		a, peer := pair(t, unix.SOCK_STREAM)
 		if a.fd != number {
 			t.Errorf("the next socket has number %d, not %d", a.fd, number)
 		}
@@ -612,24 +622,30 @@ func TestCloseTakesEffectThoughTheSocketsLoopDoesNotRun(t *testing.T) {
 			}
 			return err
 		})
+	})
+}
 
-		a, peer = pair(t, unix.SOCK_STREAM)
-		run(t, l, use(a))
+func TestCloseOnAnotherLoopTakesEffectThoughTheFirstDoesNotRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, peer := usedPair(t, l)
 		run(t, newLoop(t, l.Features().Backend), func(co *loop.Coro) error {
 			if err := SendAll(co, a, nil); err != nil { // moves it
 				return err
 			}
 			return CloseWait(co, a)
 		})
-		ended(t, peer)
+		wantOneByteThenEnd(t, peer)
+	})
+}
 
-		a, peer = pair(t, unix.SOCK_STREAM)
-		run(t, l, use(a))
+func TestADetachedDescriptorIsTheOnlyOneThoughTheLoopDoesNotRun(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		a, peer := usedPair(t, l)
 		fd, _, err := a.Detach()
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = unix.Close(fd)
-		ended(t, peer)
+		wantOneByteThenEnd(t, peer)
 	})
 }
