@@ -6,4 +6,4 @@ import (
 	"github.com/seed-80cfe818/ringloop/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+func TestMain(m *testing.M) { leaktest.Main(m) }

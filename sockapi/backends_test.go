@@ -13,7 +13,7 @@ import (
 	"github.com/seed-80cfe818/ringloop/uring"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // patience is how long a test may take before it counts as hanging.
 const patience = 60 * time.Second

@@ -19,7 +19,7 @@ import (
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // patience is how long anything may take before a test fails.
 const patience = 60 * time.Second

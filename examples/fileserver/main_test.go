@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	leaktest.Main(m, nil)
+	leaktest.Main(m)
 }
 
 // running is a file server under test.

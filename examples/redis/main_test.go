@@ -20,7 +20,7 @@ import (
 	"github.com/seed-80cfe818/ringloop/uring"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // patience is how long anything may take before a test fails.
 const patience = 60 * time.Second

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	leaktest.Main(m, nil)
+	leaktest.Main(m)
 }
 
 // patience is how long anything may take before a test fails.

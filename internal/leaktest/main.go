@@ -13,10 +13,9 @@ import (
 const patience = time.Minute
 
 // Main runs the tests of m and ends the process. If the tests passed but left
-// descriptors, goroutines or operations in flight behind, it lists them on
-// standard error and the exit status is 1. inFlight returns the number of
-// operations in flight of the whole process; it may be nil.
-func Main(m *testing.M, inFlight func() int) {
+// descriptors or goroutines behind, it lists them on standard error and the exit
+// status is 1.
+func Main(m *testing.M) {
 	before, err := Take()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "leaktest:", err)
@@ -24,19 +23,13 @@ func Main(m *testing.M, inFlight func() int) {
 	}
 	code := m.Run()
 	if code == 0 {
-		code = report(before, inFlight)
+		code = report(before.Leaks(patience))
 	}
 	os.Exit(code)
 }
 
-// report prints the leaks since before and returns the exit status.
-func report(before *Snapshot, inFlight func() int) int {
-	leaks := before.Leaks(patience)
-	if inFlight != nil {
-		if n := inFlight(); n != 0 {
-			leaks = append(leaks, fmt.Sprintf("%d operations are in flight", n))
-		}
-	}
+// report prints the leaks and returns the exit status.
+func report(leaks []string) int {
 	if len(leaks) == 0 {
 		return 0
 	}
