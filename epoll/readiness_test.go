@@ -318,11 +318,11 @@ func TestUrgentDataDoesNotHideTheBytesBehind(t *testing.T) {
 	f.until("the bytes behind", func() bool { return string(o.data) == "beforemorebehind" })
 }
 
-// reuse closes fd behind the backend's back and puts a new socket on its number.
-func reuse(t testing.TB, fd, domain, typ int) (peer int) {
+// reuse closes fd behind the backend's back and puts a new Unix socket on its number.
+func reuse(t testing.TB, fd, typ int) (peer int) {
 	t.Helper()
 	unix.Close(fd)
-	a, b := pair(t, domain, typ)
+	a, b := pair(t, unix.AF_UNIX, typ)
 	if b == fd {
 		return a
 	}
@@ -348,7 +348,7 @@ func TestReusedNumberIsNoticedByAWaitingRecv(t *testing.T) {
 		if r := f.end(o); r.N != 3 {
 			t.Fatalf("%+v", r)
 		}
-		peer := reuse(t, a, unix.AF_UNIX, typ)
+		peer := reuse(t, a, typ)
 		closeLater(t, a, b, peer)
 		o = f.submit(recvOp(a, buf))
 		for range 3 {
@@ -369,7 +369,7 @@ func TestReusedNumberIsNoticedInABusyLoop(t *testing.T) {
 	f.turn(0)
 	write1(t, b, []byte("old"))
 	f.end(o)
-	peer := reuse(t, a, unix.AF_UNIX, unix.SOCK_STREAM)
+	peer := reuse(t, a, unix.SOCK_STREAM)
 	closeLater(t, a, b, peer)
 	o = f.submit(recvOp(a, buf))
 	write1(t, peer, []byte("new"))
@@ -389,7 +389,7 @@ func TestReusedNumberOfABlockingDescriptorDoesNotBlockTheThread(t *testing.T) {
 	o := f.submit(recvOp(a, make([]byte, 10)))
 	write1(t, b, []byte("old"))
 	f.end(o)
-	peer := reuse(t, a, unix.AF_UNIX, unix.SOCK_STREAM)
+	peer := reuse(t, a, unix.SOCK_STREAM)
 	closeLater(t, a, b, peer)
 	if err := unix.SetNonblock(a, false); err != nil {
 		t.Fatal(err)
@@ -409,7 +409,7 @@ func TestReusedNumberIsNoticedByAPoll(t *testing.T) {
 	f.submit(poll)
 	write1(t, b, []byte("x"))
 	f.end(poll)
-	peer := reuse(t, a, unix.AF_UNIX, unix.SOCK_STREAM)
+	peer := reuse(t, a, unix.SOCK_STREAM)
 	closeLater(t, a, b, peer)
 	f.submit(poll)
 	poll.ended = false
@@ -470,7 +470,7 @@ func TestReusedNumberIsOfItsOwnKind(t *testing.T) {
 	if r := f.end(f.submit(recvOp(a, make([]byte, 10)))); r.N != 3 {
 		t.Fatalf("%+v", r)
 	}
-	peer := reuse(t, a, unix.AF_UNIX, unix.SOCK_DGRAM)
+	peer := reuse(t, a, unix.SOCK_DGRAM)
 	closeLater(t, a, b, peer)
 	o := f.submit(multiRecv(a))
 	f.turn(0)

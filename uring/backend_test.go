@@ -22,7 +22,7 @@ func TestNopCompletesOnce(t *testing.T) {
 func TestMultishotRecvDeliversUntilEndOfStream(t *testing.T) {
 	for _, off := range [][]string{nil, {MultishotRecv}, {ProvidedBuffers}} {
 		b := open(t, &Options{Disable: off})
-		r, w := pair(t, unix.SOCK_STREAM)
+		r, w := pair(t)
 		op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
 		submit(t, b, op)
 		var want []byte
@@ -68,7 +68,7 @@ func TestMultishotSurvivesCompletionQueueOverflow(t *testing.T) {
 	}
 	conns := make([]conn, 50)
 	for i := range conns {
-		r, w := pair(t, unix.SOCK_STREAM)
+		r, w := pair(t)
 		conns[i] = conn{newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot}), w}
 		submit(t, b, conns[i].op)
 	}
@@ -109,7 +109,7 @@ func TestRecvGoesOnAfterTheBuffersRanOut(t *testing.T) {
 		b := open(t, &Options{Buffers: n, BufferSize: 16})
 		ops := make([]*probeOp, 200)
 		for i := range ops {
-			r, w := pair(t, unix.SOCK_STREAM)
+			r, w := pair(t)
 			ops[i] = newOp(backend.Op{Code: backend.OpRecv, FD: r})
 			if i%2 == 0 {
 				ops[i].Flags = backend.Multishot
@@ -135,7 +135,7 @@ func TestRecvGoesOnAfterTheBuffersRanOut(t *testing.T) {
 
 func TestBufferComesBackAfterAPanic(t *testing.T) {
 	b := open(t, &Options{Buffers: 1, BufferSize: 16})
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
 	op.hook = func(backend.Result) { panic("receiver") }
 	submit(t, b, op)
@@ -180,7 +180,7 @@ func TestSignalsDoNotEndAWait(t *testing.T) {
 	if err := b.Wait(-1); err != nil {
 		t.Errorf("Wait: %v", err)
 	}
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
 	submit(t, b, op)
 	for range 200 {
@@ -272,7 +272,7 @@ func TestAHighDescriptorCostsAPageOfTheTable(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	high, err := unix.FcntlInt(uintptr(r), unix.F_DUPFD_CLOEXEC, int(min(limit.Cur-1, 1_000_000)))
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestAHighDescriptorCostsAPageOfTheTable(t *testing.T) {
 
 func TestAClosedDescriptorCanBeUsedAgainAtOnce(t *testing.T) {
 	b := open(t, nil)
-	r, _ := pair(t, unix.SOCK_STREAM)
+	r, _ := pair(t)
 	fd, err := unix.Dup(int(r))
 	if err != nil {
 		t.Fatal(err)
@@ -333,7 +333,7 @@ func TestAClosedDescriptorCanBeUsedAgainAtOnce(t *testing.T) {
 // batches, so that there are always some that it has not taken.
 func TestACloseThatIsDoneIsForgotten(t *testing.T) {
 	b := open(t, &Options{Disable: []string{SubmitAll}})
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	refused := func() *probeOp {
 		op := newOp(backend.Op{Code: backend.OpConnect, FD: r, Ext: new(backend.Ext)})
 		op.Ext.Addr.Len = backend.AddrCap + 1

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
@@ -62,7 +60,7 @@ func BenchmarkNopBatchOf64(b *testing.B) {
 // buffers on the heap.
 func BenchmarkPingPong(b *testing.B) {
 	be := open(b, nil)
-	x, y := pair(b, unix.SOCK_STREAM)
+	x, y := pair(b)
 	fds := [2]int32{x, y}
 	var send, recv [2]countOp
 	for i := range fds {
@@ -93,7 +91,7 @@ func BenchmarkMultishotRecv(b *testing.B) {
 	for _, size := range []int{64, 4 << 10, 16 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			be := open(b, nil)
-			r, w := pair(b, unix.SOCK_STREAM)
+			r, w := pair(b)
 			msg := make([]byte, size)
 			in := &countOp{Op: backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot}}
 			in.Receiver = in

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"weak"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-80cfe818/ringloop/backend"
 )
 
@@ -38,7 +36,7 @@ func dropped(t *testing.T) (bufs weak.Pointer[buffers], release func()) {
 	if err := b.Enable(); err != nil {
 		t.Fatal(err)
 	}
-	r, _ := pair(t, unix.SOCK_STREAM)
+	r, _ := pair(t)
 	submit(t, b, newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot}))
 	if err := b.Wait(0); err != nil {
 		t.Fatal(err)
@@ -59,7 +57,7 @@ func TestLargeBuffersAreMadeWhenTheyAreNeeded(t *testing.T) {
 	}
 	var ops []*probeOp
 	for i := range byte(3) {
-		r, w := pair(t, unix.SOCK_STREAM)
+		r, w := pair(t)
 		write(t, w, []byte{i})
 		ops = append(ops, newOp(backend.Op{Code: backend.OpRecv, FD: r}))
 	}

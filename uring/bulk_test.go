@@ -17,7 +17,7 @@ func TestAConnectionReceivesInBulkWhileItFillsBuffers(t *testing.T) {
 	const size = 256
 	for _, flags := range []backend.Flags{backend.Multishot, 0} {
 		b := open(t, &Options{BufferSize: size})
-		r, w := pair(t, unix.SOCK_STREAM)
+		r, w := pair(t)
 		op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: flags})
 		var want []byte
 		feed := func(n int) {
@@ -61,7 +61,7 @@ func TestAReceiveThatFindsNoBufferIsNotPutOff(t *testing.T) {
 	b := open(t, &Options{Buffers: 1, BufferSize: 64})
 	ops := make([]*probeOp, 20)
 	for i := range ops {
-		r, w := pair(t, unix.SOCK_STREAM)
+		r, w := pair(t)
 		write(t, w, bytes.Repeat([]byte{byte(i)}, 1+i))
 		ops[i] = newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Flags(i % 2)})
 	}
@@ -82,7 +82,7 @@ func TestAReceiveThatFindsNoBufferIsNotPutOff(t *testing.T) {
 func bulkPair(t *testing.T, b *Backend, size int) (*probeOp, int32) {
 	t.Helper()
 	b.own = hot.New(size)
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	if err := unix.SetsockoptInt(int(w), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 1<<20); err != nil {
 		if err = unix.SetsockoptInt(int(w), unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
 			t.Fatal(err)
@@ -254,13 +254,13 @@ func TestWhatIsReceivedWithoutABufferIsNotOvertaken(t *testing.T) {
 	const size = 4096
 	b := open(t, &Options{Buffers: 1, BufferSize: 64, SQEntries: 2})
 	b.own = hot.New(size)
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	var want []byte
 	for i := range 4 {
 		want = append(want, bytes.Repeat([]byte{'a' + byte(i)}, size)...)
 	}
 	write(t, w, want)
-	first, firstW := pair(t, unix.SOCK_STREAM)
+	first, firstW := pair(t)
 	write(t, firstW, []byte("takes the buffer"))
 	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
 	op.hook = func(res backend.Result) {

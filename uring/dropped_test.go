@@ -23,7 +23,7 @@ func drop(t *testing.T, b *Backend, op *probeOp) {
 
 func TestAnOperationThatTheKernelDropsIsTriedAgain(t *testing.T) {
 	b := open(t, nil)
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Buf: make([]byte, 8)})
 	submit(t, b, op)
 	for range maxDropped {
@@ -38,7 +38,7 @@ func TestAnOperationThatTheKernelDropsIsTriedAgain(t *testing.T) {
 
 func TestAMultishotThatGoesOnMayBeDroppedAnyNumberOfTimes(t *testing.T) {
 	b := open(t, nil)
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Flags: backend.Multishot})
 	submit(t, b, op)
 	for n := range 2 * maxDropped {
@@ -53,7 +53,7 @@ func TestAMultishotThatGoesOnMayBeDroppedAnyNumberOfTimes(t *testing.T) {
 
 func TestAnOperationThatTheKernelDropsForEverFails(t *testing.T) {
 	b := open(t, nil)
-	r, _ := pair(t, unix.SOCK_STREAM)
+	r, _ := pair(t)
 	op := newOp(backend.Op{Code: backend.OpRecv, FD: r, Buf: make([]byte, 8)})
 	submit(t, b, op)
 	for range maxDropped + 1 {

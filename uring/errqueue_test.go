@@ -105,7 +105,7 @@ func TestAReceiveThatFailsGivesItsBufferBack(t *testing.T) {
 		b.Cancel(&op.Op)
 		run(t, b, op.ended)
 	}
-	r, w := pair(t, unix.SOCK_STREAM)
+	r, w := pair(t)
 	write(t, w, []byte("data"))
 	other := newOp(backend.Op{Code: backend.OpRecv, FD: r})
 	submit(t, b, other)

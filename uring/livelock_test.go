@@ -17,7 +17,7 @@ func TestWaitReturnsWhileManyCancelsAreRepeated(t *testing.T) {
 	b := open(t, nil)
 	var ops []*probeOp
 	for range 300 {
-		fd, peer := pair(t, unix.SOCK_STREAM)
+		fd, peer := pair(t)
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10); err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ func TestAReceiverClosesThoughTheKernelRefusesToBeEntered(t *testing.T) {
 	for name, early := range map[string]bool{"at what the kernel has done": false, "at what was cancelled before": true} {
 		t.Run(name, func(t *testing.T) {
 			b := open(t, &Options{Disable: []string{RegisteredRing}})
-			r, _ := pair(t, unix.SOCK_STREAM)
+			r, _ := pair(t)
 			var ops []*probeOp
 			for range 4 { // the first waits, the others behind it
 				ops = append(ops, newOp(backend.Op{Code: backend.OpRecv, FD: r, Buf: make([]byte, 8)}))

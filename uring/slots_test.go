@@ -13,14 +13,14 @@ func TestStaleCompletionsOfASlotAreDropped(t *testing.T) {
 	stale := b.slots.userData(kindOp, first.State.Slot)
 	run(t, b, first.ended)
 
-	r, w := pair(t, 1)
+	r, w := pair(t)
 	second := newOp(backend.Op{Code: backend.OpRecv, FD: r})
 	submit(t, b, second)
 	if second.State.Slot != first.State.Slot {
 		t.Fatalf("slot %d was not used again, but %d", first.State.Slot, second.State.Slot)
 	}
-	b.complete(completion(stale, 0, 0))
-	b.complete(completion(uint64(1<<31), 0, 0))
+	b.complete(completion(stale, 0))
+	b.complete(completion(uint64(1<<31), 0))
 	if len(first.got) != 1 || len(second.got) != 0 || !second.InFlight() {
 		t.Fatalf("a stale completion was delivered: %+v %+v", first.got, second.got)
 	}

@@ -53,7 +53,7 @@ func TestAnAbortedConnectionDoesNotEndAnAccept(t *testing.T) {
 		op := newOp(backend.Op{Code: backend.OpAccept, FD: int32(f.Fd()), Flags: flags})
 		idx := b.slots.take(&op.Op)
 		op.State.Phase = backend.Armed
-		b.complete(completion(b.slots.userData(kindOp, idx), -int32(syscall.ECONNABORTED), 0))
+		b.complete(completion(b.slots.userData(kindOp, idx), -int32(syscall.ECONNABORTED)))
 		c, err := net.Dial("tcp4", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
