@@ -46,6 +46,6 @@
 //
 // # Threads
 //
-// A backend belongs to one thread, the one that calls Enable. Everything but
-// Wake must be called there.
+// A backend belongs to one thread, the one that calls Enable. Everything but Name,
+// Features and Wake must be called there, and Close too unless Enable never was.
 package backend
