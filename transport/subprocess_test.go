@@ -66,10 +66,10 @@ func (p *processDiary) ProcessExited() {
 func (p *processDiary) PauseWriting()  { p.note("pause") }
 func (p *processDiary) ResumeWriting() { p.note("resume") }
 
-// untilOutput waits until the child has written exactly want to fd.
-func (p *processDiary) untilOutput(t *testing.T, co *loop.Coro, fd int, want string) {
+// untilOutput waits until the child has written exactly want to its standard output.
+func (p *processDiary) untilOutput(t *testing.T, co *loop.Coro, want string) {
 	t.Helper()
-	until(t, co, fmt.Sprintf("the child writes %q to %d", want, fd), func() bool { return p.out[fd].String() == want })
+	until(t, co, fmt.Sprintf("the child writes %q", want), func() bool { return p.out[1].String() == want })
 }
 
 // finished waits until everything is over and returns the return code.
@@ -109,7 +109,7 @@ func TestWhatIsWrittenToStdinComesBackOnStdoutAndCloseKillsTheChild(t *testing.T
 		if err := tr.PipeTransport(0).Write([]byte("Python The Winner")); err != nil {
 			t.Fatal(err)
 		}
-		p.untilOutput(t, co, 1, "Python The Winner")
+		p.untilOutput(t, co, "Python The Winner")
 		tr.Close()
 		tr.Close()
 		if !tr.IsClosing() {
@@ -263,7 +263,7 @@ func TestSignalsReachTheChild(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &processDiary{}
 		tr := start(t, co, p, SubprocessOptions{Stdin: DevNull, Stderr: Inherit}, "usr1")
-		p.untilOutput(t, co, 1, "ready")
+		p.untilOutput(t, co, "ready")
 		if err := tr.SendSignal(syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +280,7 @@ func TestTerminateAndKillEndTheChildAndAreNotClose(t *testing.T) {
 		} {
 			p := &processDiary{}
 			tr := start(t, co, p, SubprocessOptions{Stdin: DevNull, Stderr: Inherit}, "forever")
-			p.untilOutput(t, co, 1, "ready")
+			p.untilOutput(t, co, "ready")
 			if err := end(tr); err != nil {
 				t.Fatal(err)
 			}
@@ -431,7 +431,7 @@ func TestAChildThatClosesItsStdinLosesThatPipe(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &processDiary{}
 		tr := start(t, co, p, SubprocessOptions{Stderr: Inherit}, "closestdin")
-		p.untilOutput(t, co, 1, "closed")
+		p.untilOutput(t, co, "closed")
 		until(t, co, "stdin is lost", func() bool { return slices.Contains(p.events, "pipe 0") })
 		if p.pipeErr[0] != nil {
 			t.Errorf("stdin was lost with %v", p.pipeErr[0])
@@ -1105,7 +1105,7 @@ func TestASignalToAChildDoesNotReachOurHandler(t *testing.T) {
 		}
 		p := &processDiary{}
 		tr := start(t, co, p, SubprocessOptions{Stdin: DevNull, Stderr: Inherit}, "usr1")
-		p.untilOutput(t, co, 1, "ready")
+		p.untilOutput(t, co, "ready")
 		if err := tr.SendSignal(syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
@@ -1154,7 +1154,7 @@ func TestAChildThatTheBackendCannotWaitForIsWaitedForAllTheSame(t *testing.T) {
 		if err := tr.PipeTransport(0).Write([]byte("still here")); err != nil {
 			t.Fatal(err)
 		}
-		p.untilOutput(t, co, 1, "still here")
+		p.untilOutput(t, co, "still here")
 		tr.PipeTransport(0).Close()
 		if code := p.finished(t, co); code != 0 {
 			t.Errorf("return code %d", code)
