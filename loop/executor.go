@@ -275,7 +275,7 @@ func protect[T any](fn func() (T, error)) (value T, err error) {
 
 // executor returns the executor that ex stands for, to RunInExecutor.
 func (l *Loop) executor(ex Executor) (Executor, error) {
-	if err := l.checkThread("RunInExecutor"); err != nil {
+	if err := l.checkWait("RunInExecutor"); err != nil {
 		return nil, err
 	}
 	if p, ok := ex.(*PoolExecutor); ok && p == nil {
@@ -302,7 +302,7 @@ func (l *Loop) SetDefaultExecutor(ex Executor) error {
 	if !ok || p == nil {
 		return fmt.Errorf("SetDefaultExecutor: %w: %T is not a *PoolExecutor", ErrInvalidArgument, ex)
 	}
-	if err := l.checkThread("SetDefaultExecutor"); err != nil {
+	if err := l.checkOpen("SetDefaultExecutor"); err != nil {
 		return err
 	}
 	if l.defaultPool.own { // or its idle goroutines would never end

@@ -257,12 +257,21 @@ func (l *Loop) checkCall(what string, fn func()) error {
 	if fn == nil {
 		return fmt.Errorf("%s: %w: the callback is nil", what, ErrInvalidArgument)
 	}
-	return l.checkThread(what)
+	return l.checkOpen(what)
 }
 
-// checkThread reports ErrLoopClosed and, in debug mode, the use of a running
-// loop by another thread.
-func (l *Loop) checkThread(what string) error {
+// checkOpen reports ErrLoopClosed and, in debug mode, the use of a running loop
+// by another thread.
+func (l *Loop) checkOpen(what string) error {
+	if l.closed.Load() {
+		return fmt.Errorf("%s: %w", what, ErrLoopClosed)
+	}
+	return l.CheckThread(what)
+}
+
+// checkWait is checkOpen for what a task waits for: on a closed loop it has only
+// so many attempts.
+func (l *Loop) checkWait(what string) error {
 	if l.closed.Load() {
 		return fmt.Errorf("%s: %w", what, l.closedError())
 	}

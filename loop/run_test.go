@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -386,6 +387,67 @@ func TestATaskUnwoundByCloseMayGoOnWaitingInItsDeferredFunctions(t *testing.T) {
 			t.Errorf("Close: %v, the deferred function has ended: %v", err, ended)
 		}
 	})
+}
+
+// What does not wait does not count among the waits that a task has left.
+func TestATaskUnwoundByCloseMaySeeAnyNumberOfCallsRefused(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) {}) // the task is pending
+		a, _ := socketPair(t)
+		calls := map[string]func() error{
+			"CallSoon":           func() error { _, err := l.CallSoon(func() {}); return err },
+			"CallLater":          func() error { _, err := l.CallLater(0, func() {}); return err },
+			"AddReader":          func() error { return l.AddReader(a, func() {}) },
+			"AddSignalHandler":   func() error { return l.AddSignalHandler(syscall.SIGUSR1, func() {}) },
+			"SetDefaultExecutor": func() error { return l.SetDefaultExecutor(NewPoolExecutor(1, "")) },
+		}
+		ended := false
+		l.Go(func(co *Coro) error {
+			defer func() {
+				for what, call := range calls {
+					for range maxAbandoned {
+						wantErr(t, what, call(), ErrLoopClosed)
+					}
+				}
+				wantErr(t, "Sleep", Sleep(co, time.Hour), ErrLoopClosed)
+				ended = true
+			}()
+			return Sleep(co, time.Hour)
+		})
+		runOnce(t, l)
+		if err := l.Close(); err != nil || !ended {
+			t.Errorf("Close: %v, the deferred function has ended: %v", err, ended)
+		}
+	})
+}
+
+// A task that looks at no error of a wait is unwound all the same.
+func TestATaskThatGoesOnWaitingOnAClosedLoopIsUnwound(t *testing.T) {
+	for what, wait := range map[string]func(co *Coro) error{
+		"Await":         func(co *Coro) error { _, err := CreateFuture[int](co.l).Await(co); return err },
+		"Sleep":         func(co *Coro) error { return Sleep(co, time.Hour) },
+		"Timeout":       func(co *Coro) error { return Timeout(co, time.Hour, func() error { return nil }) },
+		"CreateTask":    func(co *Coro) error { _, err := co.l.Go(func(*Coro) error { return nil }).Await(co); return err },
+		"RunInExecutor": func(co *Coro) error { _, err := co.l.Getaddrinfo("::1", "", nil).Await(co); return err },
+	} {
+		t.Run(what, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *Loop) {
+				l.SetExceptionHandler(func(*Loop, *ExceptionContext) {}) // the task is pending
+				unwound := false
+				l.Go(func(co *Coro) error {
+					defer func() { unwound = true }()
+					_ = Sleep(co, time.Hour)
+					for {
+						wantErr(t, what, wait(co), ErrLoopClosed)
+					}
+				})
+				runOnce(t, l)
+				if err := l.Close(); err != nil || !unwound {
+					t.Errorf("Close: %v, the task was unwound: %v", err, unwound)
+				}
+			})
+		})
+	}
 }
 
 func TestGoexitInATaskEndsOnlyTheTask(t *testing.T) {

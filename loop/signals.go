@@ -84,7 +84,7 @@ func (l *Loop) RemoveSignalHandler(sig syscall.Signal) (bool, error) {
 	if h == nil {
 		return false, nil
 	}
-	if err := l.checkThread("RemoveSignalHandler"); err != nil {
+	if err := l.checkOpen("RemoveSignalHandler"); err != nil {
 		return false, err
 	}
 	h.remove()

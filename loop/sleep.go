@@ -19,7 +19,7 @@ func Sleep(co *Coro, d time.Duration) error {
 		co.Wake()
 		return co.Suspend(yielded{})
 	}
-	if err := l.checkThread("Sleep"); err != nil {
+	if err := l.checkWait("Sleep"); err != nil {
 		return err
 	}
 	cb := l.newCallback(nil, nil)
@@ -70,6 +70,9 @@ func Timeout(co *Coro, d time.Duration, fn func() error) (err error) {
 	}
 	t := co.t
 	if err := co.CheckCurrent("Timeout"); err != nil {
+		return err
+	}
+	if err := co.l.checkWait("Timeout"); err != nil {
 		return err
 	}
 	var expired *TimeoutError

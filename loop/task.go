@@ -133,7 +133,7 @@ func (l *Loop) start(t *task, self AnyTask, opts *TaskOptions) {
 		t.number = taskNumber.Add(1)
 	}
 	t.runIn(o.Context)
-	err := l.checkThread("CreateTask")
+	err := l.checkWait("CreateTask")
 	if err == nil && t.body == nil {
 		err = fmt.Errorf("%w: the task's function is nil", ErrInvalidArgument)
 	}

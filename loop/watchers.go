@@ -182,7 +182,7 @@ func (l *Loop) removeWatcher(fd int, dir direction) (bool, error) {
 	if l.closed.Load() {
 		return false, nil
 	}
-	if err := l.checkThread(what); err != nil {
+	if err := l.checkOpen(what); err != nil {
 		return false, err
 	}
 	if err := l.checkFD(fd); err != nil {

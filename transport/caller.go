@@ -46,11 +46,5 @@ func (c *caller) callOrEnd(end func(error), what string, transport, protocol any
 // soon queues fn for the next turn.
 func (c *caller) soon(fn func()) { callSoon(c.loop, c.ctx, fn) }
 
-// callSoon queues fn for the next turn. On a closed loop nobody is left to be told. It
-// is not even asked: it would take that for a wait of the task that closes a transport,
-// and unwind the task after many.
-func callSoon(l *loop.Loop, ctx *loop.Context, fn func()) {
-	if !l.IsClosed() {
-		_, _ = l.CallSoonContext(ctx, fn)
-	}
-}
+// callSoon queues fn for the next turn. On a closed loop nobody is left to be told.
+func callSoon(l *loop.Loop, ctx *loop.Context, fn func()) { _, _ = l.CallSoonContext(ctx, fn) }
