@@ -461,6 +461,43 @@ type outcomes []backend.Result
 
 func (o *outcomes) Complete(_ *backend.Op, r backend.Result) { *o = append(*o, r) }
 
+// After a LoopExit the loop, and the future that is pending, belong to whoever
+// runs the loop next. For the race detector.
+func TestARunThatWasLeftDoesNotLookAtThePendingFuture(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		for range 100 {
+			f := CreateFuture[int](l)
+			soon(t, l, func() { panic(LoopExit{}) })
+			soon(t, l, func() {
+				if err := f.SetResult(1); err != nil {
+					t.Error(err)
+				}
+				l.Stop()
+			})
+			left, next := make(chan error, 1), make(chan error, 1)
+			go func() {
+				_, err := RunUntilComplete(l, f)
+				left <- err
+			}()
+			for !l.IsRunning() && len(left) == 0 {
+				runtime.Gosched()
+			}
+			go func() {
+				err := l.RunForever()
+				for errors.Is(err, ErrLoopRunning) {
+					runtime.Gosched()
+					err = l.RunForever()
+				}
+				next <- err
+			}()
+			wantErr(t, "RunUntilComplete", <-left, ErrStopped)
+			if err := <-next; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestAnOperationSubmittedBeforeTheRunCompletesAlsoIfItIsRefused(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)

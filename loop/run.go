@@ -68,8 +68,8 @@ func RunUntilComplete[T any](l *Loop, a Awaitable[T]) (T, error) {
 	if isNil(a) {
 		return zero, fmt.Errorf("RunUntilComplete: %w: the future is nil", ErrInvalidArgument)
 	}
-	switch err := l.runUntil(a); {
-	case err == errExited && !a.Done():
+	switch done, err := l.runUntil(a); {
+	case err == errExited && !done:
 		return zero, fmt.Errorf("RunUntilComplete: %w", ErrStopped)
 	case err != nil && err != errExited:
 		return zero, fmt.Errorf("RunUntilComplete: %w", err)
@@ -77,13 +77,14 @@ func RunUntilComplete[T any](l *Loop, a Awaitable[T]) (T, error) {
 	return a.Result()
 }
 
-// runUntil runs the loop until f is done.
-func (l *Loop) runUntil(f AnyFuture) error {
+// runUntil runs the loop until f is done, and reports whether it is. When it has
+// returned, only a future that is done may be looked at.
+func (l *Loop) runUntil(f AnyFuture) (done bool, err error) {
 	if f.Loop() != l {
-		return ErrDifferentLoop
+		return false, ErrDifferentLoop
 	}
 	if err := l.enter(); err != nil {
-		return err
+		return false, err
 	}
 	defer l.left() // last, for then another goroutine may run the loop
 	if t := f.asTask(); t != nil {
@@ -96,13 +97,13 @@ func (l *Loop) runUntil(f AnyFuture) error {
 			l.Stop()
 		}
 	})
-	err := l.runEntered()
+	err = l.runEntered()
 	over = true
 	f.RemoveDoneCallback(cb)
-	if err == nil && !f.Done() {
+	if done = f.Done(); err == nil && !done {
 		err = ErrStopped
 	}
-	return err
+	return done, err
 }
 
 // Stop makes the run end after the current turn (loop.stop). What that turn

@@ -39,7 +39,7 @@ func Run(main func(co *Coro) error, opts ...Option) error {
 
 // runMain runs the loop until main is done, or a LoopExit ends the run.
 func (l *Loop) runMain(main *Task[struct{}]) error {
-	switch err := l.runUntil(main); err {
+	switch _, err := l.runUntil(main); err {
 	case nil:
 		_, err = main.Result()
 		return err
