@@ -2,6 +2,7 @@ package loop
 
 import (
 	"fmt"
+	"runtime"
 )
 
 // Close releases the backend, the loop's thread and its signal handlers, and
@@ -96,7 +97,9 @@ func (l *Loop) abandon(t *task) {
 }
 
 // maxAbandoned is how many waits of a task may fail with ErrLoopClosed before
-// the task is unwound by a panic, because it does not look at the error.
+// the task is unwound by a panic, because it does not look at the error. After as
+// many again that it has recovered from, it is ended by runtime.Goexit, from which
+// it cannot.
 const maxAbandoned = 100
 
 // unwind is the panic that ends a task which goes on waiting on a closed loop.
@@ -113,8 +116,10 @@ func (l *Loop) closedError() error {
 
 // abandoned returns the error of a wait on a closed loop.
 func (l *Loop) abandoned(t *task) error {
-	t.abandons++
-	if t.abandons > maxAbandoned {
+	switch t.abandons = min(t.abandons+1, 2*maxAbandoned+1); {
+	case t.abandons > 2*maxAbandoned:
+		runtime.Goexit()
+	case t.abandons > maxAbandoned:
 		panic(unwind{})
 	}
 	return fmt.Errorf("task %s: %w", t.name(), ErrLoopClosed)

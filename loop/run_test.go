@@ -450,6 +450,35 @@ func TestATaskThatGoesOnWaitingOnAClosedLoopIsUnwound(t *testing.T) {
 	}
 }
 
+// Not even by recovering from everything, as what supervises others does.
+func TestATaskThatRecoversFromEverythingDoesNotKeepTheLoopOpen(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		l.SetExceptionHandler(func(*Loop, *ExceptionContext) {}) // the tasks are pending
+		supervise := func(co *Coro) {                            // forever
+			once := func() {
+				defer func() { _ = recover() }()
+				_ = Sleep(co, time.Hour)
+			}
+			for {
+				once()
+			}
+		}
+		ended := 0
+		for range 3 {
+			l.Go(func(co *Coro) error {
+				defer func() { ended++ }()
+				defer supervise(co)
+				supervise(co)
+				return nil
+			})
+		}
+		runOnce(t, l)
+		if err := l.Close(); err != nil || ended != 3 {
+			t.Errorf("Close: %v, %d tasks have ended", err, ended)
+		}
+	})
+}
+
 func TestGoexitInATaskEndsOnlyTheTask(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		ran := false
