@@ -221,8 +221,12 @@ func (c *genCore[T]) yield(value T) error {
 	return nil
 }
 
-// exit tells the function to return. One that was told before is made to.
+// exit tells the function to return. One that was told before is made to, by a
+// panic, and then by what it cannot recover from.
 func (c *genCore[T]) exit() error {
+	if c.ignored {
+		runtime.Goexit()
+	}
 	if c.exiting {
 		c.ignored = true
 		panic(unwind{})
@@ -279,10 +283,10 @@ func (c *genCore[T]) close(co *Coro) error {
 	if err := c.resume(co); err != nil {
 		return err
 	}
-	if c.ignored {
-		return fmt.Errorf("%w: asynchronous generator ignored ErrGeneratorExit", ErrInvalidState)
+	if err := c.outcome(); !c.ignored {
+		return err
 	}
-	return c.outcome()
+	return fmt.Errorf("%w: asynchronous generator ignored ErrGeneratorExit", ErrInvalidState)
 }
 
 func (c *genCore[T]) object() any {

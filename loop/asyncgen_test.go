@@ -128,6 +128,37 @@ func TestAGeneratorThatIgnoresItsExitIsEnded(t *testing.T) {
 	})
 }
 
+// Also one that recovers from the panic by which it is ended. What that was is
+// nobody's business.
+func TestAGeneratorThatRecoversFromEverythingIsEnded(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *Loop) {
+		deferred := false
+		g := NewAsyncGen(func(co *Coro, yield func(int) error) error {
+			defer func() { deferred = true }()
+			once := func() {
+				defer func() { _ = recover() }()
+				_ = yield(1)
+			}
+			for {
+				once()
+			}
+		})
+		runMain(t, l, func(co *Coro) error {
+			if _, _, err := g.Next(co); err != nil {
+				return err
+			}
+			wantErr(t, "AClose", g.AClose(co), ErrInvalidState)
+			if _, ok, err := g.Next(co); ok || err != nil {
+				t.Errorf("Next of a closed generator: %v, %v", ok, err)
+			}
+			return nil
+		})
+		if !deferred {
+			t.Error("the deferred function did not run")
+		}
+	})
+}
+
 func TestCancellingTheConsumerCancelsWhatTheGeneratorWaitsFor(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *Loop) {
 		var inside error
