@@ -130,9 +130,13 @@ type Starter interface {
 // was cancelled before, it returns a CancelledError without beginning.
 func (co *Coro) SuspendStart(w Starter) error {
 	l, t := co.l, co.t
-	if l.current == t && t.mustCancel {
+	switch {
+	case l.current != t:
+	case t.mustCancel:
 		t.mustCancel = false
 		return co.CancelledError()
+	case l.closed.Load(): // or Submit would unwind the loop's stack, not the task's
+		return l.abandoned(t)
 	}
 	l.starting = w
 	err := co.Suspend(w)

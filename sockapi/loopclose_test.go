@@ -152,3 +152,38 @@ func TestASocketThatAClosedLoopDoesNotReceiveOnIsReceivedOnByTheNext(t *testing.
 		})
 	}
 }
+
+// A task that goes on waiting after Close has delivered its last data is unwound on
+// its own stack: that is no panic of the loop, and the other tasks are told as well.
+func TestATaskThatGoesOnReceivingWhileItsLoopIsClosedIsUnwound(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		l.SetExceptionHandler(func(_ *loop.Loop, c *loop.ExceptionContext) {
+			if c.Exception != nil { // the tasks are pending
+				t.Errorf("reported: %s: %v", c.Message, c.Exception)
+			}
+		})
+		const tasks = 3
+		ended := 0
+		for range tasks {
+			a, b := pair(t, unix.SOCK_STREAM)
+			l.Go(func(co *loop.Coro) error {
+				_, _ = l.CallSoon(func() {
+					l.Stop()
+					if _, err := unix.Write(b.Fd(), []byte("x")); err != nil {
+						t.Error(err)
+					}
+				})
+				defer func() { ended++ }()
+				for {
+					_, _ = RecvInto(co, a, make([]byte, 1))
+				}
+			})
+		}
+		if err := l.RunForever(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil || ended != tasks {
+			t.Errorf("Close: %v, %d tasks have ended", err, ended)
+		}
+	})
+}
