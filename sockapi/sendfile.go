@@ -254,6 +254,9 @@ func (s *Socket) readBlock(co *loop.Coro, src *source, p []byte, off int64, firs
 		if err == io.EOF {
 			err = nil // the last bytes may come with it
 		}
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("%w: the file returned %d bytes for a buffer of %d", loop.ErrInvalidState, n, len(p))
+		}
 		return n, err
 	})
 	if err := s.out.await(co, f); err != nil {

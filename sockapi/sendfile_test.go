@@ -534,6 +534,32 @@ type likeFile struct {
 
 func (f likeFile) SyscallConn() (syscall.RawConn, error) { return f.pipe.SyscallConn() }
 
+// miscounting is a file that reads no more than it is asked for, but says otherwise.
+type miscounting int
+
+func (n miscounting) ReadAt([]byte, int64) (int, error) { return int(n), nil }
+
+func TestSendfileOfAFileThatCannotCountIsAnErrorAndLeavesTheSocketUsable(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			a, b := tcpPair(t, co)
+			for _, n := range []int{-1, 1 << 30} {
+				if sent, err := Sendfile(co, a, miscounting(n), 0, ToEnd, nil); sent != 0 || !errors.Is(err, loop.ErrInvalidState) {
+					t.Errorf("of %d bytes: %d, %v", n, sent, err)
+				}
+			}
+			if err := SendAll(co, a, []byte("x")); err != nil {
+				return err
+			}
+			got, err := Recv(co, b, 8)
+			if string(got) != "x" {
+				t.Errorf("received %q", got)
+			}
+			return err
+		})
+	})
+}
+
 func TestSendfileFromTheBeginningOfWhatIsLikeAFile(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
 		r, w, err := os.Pipe()

@@ -290,6 +290,9 @@ func (f *fileSending) read(co *loop.Coro, p []byte) (int, error) {
 		if err == io.EOF {
 			err = nil
 		}
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("%w: the file returned %d bytes for a buffer of %d", loop.ErrInvalidState, n, len(p))
+		}
 		return n, err
 	}).Await(co)
 }

@@ -117,6 +117,29 @@ func TestTheKernelSendsTheRegularFileOfAnyTypeThatTellsItsDescriptor(t *testing.
 	})
 }
 
+// miscounting is a file that reads no more than it is asked for, but says otherwise.
+type miscounting int
+
+func (n miscounting) ReadAt([]byte, int64) (int, error) { return int(n), nil }
+
+func TestSendfileOfAFileThatCannotCountIsAnErrorAndLeavesTheTransportUsable(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := &recorder{}
+		tr, peer := joined(t, co, p)
+		for _, n := range []int{-1, 1 << 30} {
+			if sent, err := Sendfile(co, tr, miscounting(n), 0, ToEnd, nil); sent != 0 || !errors.Is(err, loop.ErrInvalidState) {
+				t.Errorf("of %d bytes: %d, %v", n, sent, err)
+			}
+		}
+		check(t, tr.Write([]byte("x")))
+		if got := receive(t, co, peer, 1); string(got) != "x" {
+			t.Errorf("received %q", got)
+		}
+		tr.Close()
+		check(t, p.untilLost(t, co))
+	})
+}
+
 func TestSendfileOfAnEmptyFileSendsNothing(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := &recorder{}
