@@ -25,7 +25,7 @@ type Socket struct {
 	fd      int32
 	family  int16
 	typ     int16
-	proto   int16
+	proto   uint16
 	state   state
 	tries   uint8 // operations done by Try since a task last waited here
 	ahead   aheadState
@@ -46,7 +46,7 @@ const (
 // newSocket wraps a descriptor that is ready for use.
 func newSocket(fd, family, typ, proto int) *Socket {
 	typ &^= unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC // both are set in any case
-	s := &Socket{fd: int32(fd), family: int16(family), typ: int16(typ), proto: int16(proto)}
+	s := &Socket{fd: int32(fd), family: int16(family), typ: int16(typ), proto: uint16(proto)}
 	s.in.init(s)
 	s.out.init(s)
 	return s

@@ -451,6 +451,13 @@ func TestAnErrorThatACancelledCallTookGoesToTheNextOwner(t *testing.T) {
 	}
 }
 
+// AF_PACKET has protocols in network byte order, as ETH_P_PAE.
+func TestTheLargestProtocolNumberIsKept(t *testing.T) {
+	if got := newSocket(-1, unix.AF_PACKET, unix.SOCK_RAW, 0x8e88).Proto(); got != 0x8e88 {
+		t.Errorf("got %#x", got)
+	}
+}
+
 func TestAnErrorNamesTheAddressOrElseTheDescriptor(t *testing.T) {
 	addr := HostAddr("127.0.0.1", 80)
 	for want, e := range map[string]*OpError{
