@@ -33,12 +33,9 @@ func (s *tlsStream) Close() {
 	}
 }
 
-// lastCall limits the time that the end may take. On a closed loop there is none; see
-// callSoon.
+// lastCall limits the time that the end may take. On a closed loop there is none.
 func (s *tlsStream) lastCall() {
-	if !s.loop.IsClosed() {
-		s.timer, _ = s.loop.CallLaterContext(s.ctx, s.params.shutdownTimeout, s.expired)
-	}
+	s.timer, _ = s.loop.CallLaterContext(s.ctx, s.params.shutdownTimeout, s.expired)
 }
 
 // Abort loses the connection without sending what is buffered.
