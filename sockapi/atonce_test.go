@@ -17,7 +17,7 @@ import (
 // wayToSend is a way to send a message to a socket of its own type.
 type wayToSend struct {
 	typ  int
-	size int // of the message, in bytes: small ones go out at once only on epoll
+	size int // of the message, in bytes: small ones of a stream go out at once only on epoll
 	send func(co *loop.Coro, s *Socket, p []byte) error
 }
 
@@ -52,12 +52,14 @@ func sendToPeer(co *loop.Coro, s *Socket, p []byte) error {
 }
 
 var senders = map[string]wayToSend{
-	"SendAll":      {unix.SOCK_STREAM, 1, SendAll},
-	"SendAll 20K":  {unix.SOCK_STREAM, 20 << 10, SendAll},
-	"SendAllV":     {unix.SOCK_STREAM, 1, sendAllInTwo},
-	"SendAllV 20K": {unix.SOCK_STREAM, 20 << 10, sendAllInTwo},
-	"SendTo":       {unix.SOCK_DGRAM, 1, sendToPeer},
-	"SendTo 20K":   {unix.SOCK_DGRAM, 20 << 10, sendToPeer},
+	"SendAll":          {unix.SOCK_STREAM, 1, SendAll},
+	"SendAll 20K":      {unix.SOCK_STREAM, 20 << 10, SendAll},
+	"SendAllV":         {unix.SOCK_STREAM, 1, sendAllInTwo},
+	"SendAllV 20K":     {unix.SOCK_STREAM, 20 << 10, sendAllInTwo},
+	"SendAll packets":  {unix.SOCK_DGRAM, 1, SendAll},
+	"SendAllV packets": {unix.SOCK_DGRAM, 2, sendAllInTwo},
+	"SendTo":           {unix.SOCK_DGRAM, 1, sendToPeer},
+	"SendTo 20K":       {unix.SOCK_DGRAM, 20 << 10, sendToPeer},
 }
 
 // forEachSender runs a test with a socket that has sent already, and whose peer
@@ -228,4 +230,152 @@ func TestWhatDoesNotFitAtOnceIsSentLater(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestATaskWhosePacketsAreRefusedLetsOthersRun(t *testing.T) {
+	for name, c := range senders {
+		if c.typ != unix.SOCK_DGRAM {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				a, _ := pair(t, c.typ)
+				run(t, l, func(co *loop.Coro) error {
+					if err := c.one(co, a); err != nil { // so that the socket knows its loop
+						return err
+					}
+					if err := unix.Shutdown(a.Fd(), unix.SHUT_WR); err != nil {
+						return err
+					}
+					ran := false
+					if _, err := l.CallSoon(func() { ran = true }); err != nil {
+						return err
+					}
+					for n := 0; !ran; n++ {
+						if err := c.one(co, a); !errors.Is(err, syscall.EPIPE) {
+							t.Fatal(err)
+						}
+						if n > maxTries {
+							t.Fatalf("nothing else ran during %d sends that are refused", n)
+						}
+					}
+					return nil
+				})
+			})
+		})
+	}
+}
+
+// waysToReceive are those that take a packet that is there at once.
+var waysToReceive = map[string]func(co *loop.Coro, s *Socket) ([]byte, error){
+	"Recv": func(co *loop.Coro, s *Socket) ([]byte, error) { return Recv(co, s, 10) },
+	"RecvFrom": func(co *loop.Coro, s *Socket) ([]byte, error) {
+		p, _, err := RecvFrom(co, s, 10)
+		return p, err
+	},
+}
+
+// forEachReceiver runs a test with a socket that has received a packet already, and
+// to which n more have been sent: "a", "b" and so on.
+func forEachReceiver(t *testing.T, n int, test func(t *testing.T, co *loop.Coro, s *Socket, receive func(co *loop.Coro, s *Socket) ([]byte, error))) {
+	for name, receive := range waysToReceive {
+		t.Run(name, func(t *testing.T) {
+			forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+				from, s := pair(t, unix.SOCK_DGRAM)
+				run(t, l, func(co *loop.Coro) error {
+					for i := range n + 1 {
+						if err := unix.Send(from.Fd(), []byte{"-abcdefghijklmnopqrstuvwxyz"[i]}, 0); err != nil {
+							return err
+						}
+					}
+					if p, err := receive(co, s); string(p) != "-" || err != nil {
+						t.Fatalf("received %q, %v", p, err)
+					}
+					test(t, co, s, receive)
+					return nil
+				})
+			})
+		})
+	}
+}
+
+func TestACancelledTaskDoesNotReceiveAtOnceEither(t *testing.T) {
+	forEachReceiver(t, 1, func(t *testing.T, co *loop.Coro, s *Socket, receive func(*loop.Coro, *Socket) ([]byte, error)) {
+		task := co.Loop().Go(func(co *loop.Coro) error {
+			co.Task().Cancel("before")
+			var ce *loop.CancelledError
+			if p, err := receive(co, s); !errors.As(err, &ce) || len(p) > 0 {
+				t.Errorf("received %q, %v", p, err)
+			}
+			return nil
+		})
+		if _, err := task.Await(co); err != nil {
+			t.Error(err)
+		}
+		if p, err := receive(co, s); string(p) != "a" || err != nil {
+			t.Errorf("received %q, %v", p, err)
+		}
+	})
+}
+
+func TestTheCoroOfAnotherTaskDoesNotReceiveAtOnceEither(t *testing.T) {
+	forEachReceiver(t, 1, func(t *testing.T, co *loop.Coro, s *Socket, receive func(*loop.Coro, *Socket) ([]byte, error)) {
+		task := co.Loop().Go(func(*loop.Coro) error {
+			_, err := receive(co, s)
+			return err
+		})
+		if _, err := task.Await(co); !errors.Is(err, loop.ErrNotCurrent) {
+			t.Errorf("the receive = %v", err)
+		}
+	})
+}
+
+func TestATaskThatReceivesWithoutEndLetsOthersRun(t *testing.T) {
+	const packets = maxTries + 5
+	forEachReceiver(t, packets, func(t *testing.T, co *loop.Coro, s *Socket, receive func(*loop.Coro, *Socket) ([]byte, error)) {
+		ranAfter := -1
+		received := ""
+		if _, err := co.Loop().CallSoon(func() { ranAfter = len(received) }); err != nil {
+			t.Fatal(err)
+		}
+		for len(received) < packets {
+			p, err := receive(co, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			received += string(p)
+		}
+		if want := "abcdefghijklmnopqrstuvwxyz"[:packets]; received != want {
+			t.Errorf("received %q, want %q", received, want)
+		}
+		if ranAfter < 0 || ranAfter > maxTries {
+			t.Errorf("something else ran after %d receives", ranAfter)
+		}
+	})
+}
+
+// The kernel tells once that nobody was there for what was sent.
+func TestAnErrorThatAReceiveFindsAtOnceIsReturned(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, l *loop.Loop) {
+		run(t, l, func(co *loop.Coro) error {
+			gone, addr := packet(t, "udp", "127.0.0.1:0")
+			s, _ := packet(t, "udp", "127.0.0.1:0")
+			if _, err := SendTo(co, s, []byte("x"), addr); err != nil { // so that the socket knows its loop
+				return err
+			}
+			if err := Connect(co, s, addr); err != nil {
+				return err
+			}
+			if err := gone.Close(); err != nil {
+				return err
+			}
+			if err := unix.Send(s.Fd(), []byte("x"), 0); err != nil {
+				return err
+			}
+			if p, err := Recv(co, s, 10); !errors.Is(err, syscall.ECONNREFUSED) || len(p) > 0 {
+				t.Errorf("received %q, %v", p, err)
+			}
+			return nil
+		})
+	})
 }

@@ -152,14 +152,7 @@ func (ln *lane) drain() {
 	if len(op.Buf) == 0 {
 		return
 	}
-	var n int
-	var errno syscall.Errno
-	if op.Code == backend.OpRecvMsg {
-		n, errno = nowait.RecvFrom(op.FD, op.Buf, &op.Ext.Addr)
-	} else {
-		n, errno = nowait.Recv(op.FD, op.Buf)
-	}
-	if errno == 0 && n > 0 {
+	if n, errno := nowait.Receive(op); errno == 0 && n > 0 {
 		ln.n, ln.errno = n, 0
 	}
 }

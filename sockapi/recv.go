@@ -40,7 +40,7 @@ func (s *Socket) recvInto(co *loop.Coro, p []byte) (int, error) {
 	}
 	ln := &s.in
 	ln.op.Code, ln.op.FD, ln.op.Buf, ln.op.Flags = backend.OpRecv, s.fd, p, s.receiving()
-	err := ln.perform(co)
+	err := ln.receive(co)
 	ln.op.Flags = 0
 	if err != nil || ln.errno != 0 {
 		return 0, ln.failed("recv", err)
@@ -164,7 +164,7 @@ func (s *Socket) recvFrom(co *loop.Coro, p []byte) (int, Addr, error) {
 	ext := ln.ext()
 	ext.Addr.Len = 0
 	ln.op.Code, ln.op.FD, ln.op.Buf, ln.op.Flags = backend.OpRecvMsg, s.fd, p, s.receiving()
-	err := ln.perform(co)
+	err := ln.receive(co)
 	ln.op.Flags = 0
 	if err != nil || ln.errno != 0 {
 		return 0, Addr{}, ln.failed("recvfrom", err)

@@ -10,7 +10,7 @@ import (
 // recvPacket receives for an operation with AtDelivery whose descriptor is ready.
 func (b *Backend) recvPacket(idx uint32) {
 	s := b.slots.at(idx)
-	n, errno := receivePacket(s.op)
+	n, errno := nowait.Receive(s.op)
 	switch {
 	case errno == 0:
 		b.finish(idx, backend.Result{N: n})
@@ -26,7 +26,7 @@ func (b *Backend) recvPacket(idx uint32) {
 // tryPacket receives a packet that is there already; any error but that there is
 // none is the outcome, for the kernel tells it only once.
 func tryPacket(op *backend.Op) (backend.Result, bool) {
-	n, errno := receivePacket(op)
+	n, errno := nowait.Receive(op)
 	if errno == syscall.EAGAIN {
 		return backend.Result{}, false
 	}
@@ -34,11 +34,4 @@ func tryPacket(op *backend.Op) (backend.Result, bool) {
 		return failure(errno), true
 	}
 	return backend.Result{N: n}, true
-}
-
-func receivePacket(op *backend.Op) (int, syscall.Errno) {
-	if op.Code == backend.OpRecvMsg {
-		return nowait.RecvFrom(op.FD, op.Buf, &op.Ext.Addr)
-	}
-	return nowait.Recv(op.FD, op.Buf)
 }

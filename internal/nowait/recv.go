@@ -24,6 +24,14 @@ func RecvFrom(fd int32, p []byte, from *backend.Addr) (int, syscall.Errno) {
 	return n, errno
 }
 
+// Receive does an OpRecv or an OpRecvMsg that has a buffer, as far as that is there.
+func Receive(op *backend.Op) (int, syscall.Errno) {
+	if op.Code == backend.OpRecvMsg {
+		return RecvFrom(op.FD, op.Buf, &op.Ext.Addr)
+	}
+	return Recv(op.FD, op.Buf)
+}
+
 func recvfrom(fd int32, p []byte, name, size unsafe.Pointer) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
