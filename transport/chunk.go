@@ -119,7 +119,7 @@ func (p *chunks) close() {
 func mapMemory(n int) []byte {
 	mem, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		panic(fmt.Sprintf("transport: out of memory: mapping %d bytes for data to be sent: %v", n, err))
+		panic(fmt.Sprintf("transport: out of memory: mapping %d bytes for data: %v", n, err))
 	}
 	return mem
 }

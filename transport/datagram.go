@@ -20,15 +20,14 @@ const (
 	unixBuffer = 256 << 10
 )
 
-// maxDatagramsAtOnce is how many packets are received without letting the rest
-// of the loop run.
-const maxDatagramsAtOnce = 16
-
 // datagram is the transport of a datagram socket. One receive is in flight
-// while reading is wanted, and one send while packets are queued, unless they go
-// to the names of Unix sockets: see datagram_named.go.
+// while reading is wanted; when it has brought a packet, what else is there is
+// received at once, see datagram_arrivals.go. What is sent in a turn is queued and
+// goes out together at its end, see datagram_send.go, unless it goes to the name of a
+// Unix socket, see datagram_named.go.
 type datagram struct {
 	caller
+	sh      *shared
 	proto   DatagramProtocol
 	flow    FlowController
 	fd      int32 // -1 when the descriptor was given away
@@ -44,7 +43,8 @@ type datagram struct {
 	recv    backend.Op
 	recvExt backend.Ext
 	kept    backend.Result // what came while reading was paused
-	sender  Addr           // of the last packet, as the kernel has written it in rawFrom
+	held    []heldPacket
+	sender  Addr // of the last packet, as the kernel has written it in rawFrom
 	rawFrom backend.Addr
 	send    backend.Op
 	sendExt backend.Ext
@@ -62,7 +62,7 @@ type datagram struct {
 // newDatagram makes the transport of a socket. If it is connected, remote is
 // its peer.
 func newDatagram(l *loop.Loop, fd, family int, remote Addr, p DatagramProtocol) *datagram {
-	t := &datagram{caller: newCaller(l), fd: int32(fd), family: family, remote: remote, marks: newWaterMarks()}
+	t := &datagram{caller: newCaller(l), sh: sharedOf(l), fd: int32(fd), family: family, remote: remote, marks: newWaterMarks()}
 	size := udpBuffer
 	if family == unix.AF_UNIX {
 		size = unixBuffer
@@ -136,22 +136,21 @@ func (t *datagram) receive() {
 }
 
 func (t *datagram) receiveSome() {
-	for range maxDatagramsAtOnce {
-		if !t.IsReading() || !t.started || t.keeping || t.deaf || t.recv.InFlight() {
-			return
-		}
-		r, ok := t.loop.Try(&t.recv)
-		if !ok {
-			break
-		}
-		t.received(r)
+	t.deliverHeld()
+	if t.mayReceive() {
+		t.receiveMore()
 	}
-	if !t.IsReading() || t.deaf {
+	if !t.mayReceive() {
 		return
 	}
 	if err := t.loop.Submit(&t.recv); err != nil {
 		t.end(err)
 	}
+}
+
+// mayReceive reports whether the kernel is to be asked for packets.
+func (t *datagram) mayReceive() bool {
+	return t.started && t.IsReading() && !t.keeping && !t.deaf && !t.recv.InFlight()
 }
 
 // Complete is called when a receive or a send has ended; it implements
@@ -178,7 +177,7 @@ func (t *datagram) received(r backend.Result) {
 			t.deaf = true // that was the end, not a packet, and it would never end
 			return
 		}
-		t.deliver(t.recv.Buf[:r.N], t.from())
+		t.deliver(t.recv.Buf[:r.N], t.from(&t.recvExt.Addr))
 	case syscall.EINTR, syscall.EAGAIN, syscall.ECANCELED:
 	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOSPC:
 		t.end(t.failure("receive from", t.remote, r.Errno)) // it would never end
@@ -187,10 +186,9 @@ func (t *datagram) received(r backend.Result) {
 	}
 }
 
-// from returns the sender of the packet that was received last. A sender that
-// comes again costs nothing.
-func (t *datagram) from() Addr {
-	raw := &t.recvExt.Addr
+// from returns the sender that the kernel has written. One that comes again costs
+// nothing.
+func (t *datagram) from(raw *backend.Addr) Addr {
 	if raw.Len != t.rawFrom.Len || !bytes.Equal(raw.Raw[:raw.Len], t.rawFrom.Raw[:raw.Len]) {
 		t.rawFrom, t.sender = *raw, named(raw)
 	}
@@ -214,233 +212,6 @@ func (t *datagram) errorReceived(err error) {
 
 func (t *datagram) tellError(err error) {
 	t.callOrEnd(t.end, "ErrorReceived", t, t.proto, func() { t.proto.ErrorReceived(err) })
-}
-
-// SendTo queues a packet.
-func (t *datagram) SendTo(p []byte, addr Addr) error {
-	if err := t.loop.CheckThread("send"); err != nil {
-		return err
-	}
-	if t.closing {
-		t.drops++
-		if t.drops >= warnWrites {
-			t.loop.Logger().Warn("datagram endpoint is closed, dropping what is sent", "transport", t.String())
-		}
-		return nil
-	}
-	pkt := t.queue.take()
-	if err := t.address(&pkt.to, addr); err != nil {
-		t.queue.put(pkt)
-		return fmt.Errorf("send to %v: %w", addr, err)
-	}
-	if t.queue.first == nil && t.sendNow(p, pkt) {
-		t.queue.put(pkt)
-		return nil
-	}
-	pkt.data = append(pkt.data[:0], p...)
-	t.queue.push(pkt)
-	if t.marks.paused { // it is not resumed from inside its own call
-		t.sendAtEnd()
-		return nil
-	}
-	t.sendSoon()
-	return nil
-}
-
-// sendSoon sees to it that the queue is sent: at once if it is more than the high
-// water mark, so that the protocol is paused only for what the kernel does not
-// take, else at the end of the turn.
-func (t *datagram) sendSoon() {
-	switch {
-	case t.queue.first == nil, t.send.InFlight():
-	case t.named != nil:
-		t.named.later()
-	default:
-		if t.queue.size > t.marks.high {
-			t.flush()
-		}
-		t.sendAtEnd()
-	}
-	t.checkMarks()
-}
-
-// sendAtEnd sends the queue at the end of the turn.
-func (t *datagram) sendAtEnd() {
-	if !t.atEnd {
-		t.atEnd = true
-		t.loop.AtTurnEnd(t)
-	}
-}
-
-// EndTurn sends what was queued in this turn; it implements loop.TurnEnder. A
-// single packet goes to the kernel together with what else the loop has for it;
-// of several, the backend would send one in a turn.
-func (t *datagram) EndTurn() {
-	t.atEnd = false
-	if t.ended || t.send.InFlight() {
-		return
-	}
-	if t.queue.first != t.queue.last {
-		t.flush()
-	}
-	defer t.loseIfSent() // also after a runtime.Goexit in the callback
-	t.next()
-	t.checkMarks()
-}
-
-// flush sends what the kernel takes at once.
-func (t *datagram) flush() {
-	for p := t.queue.first; p != nil; p = t.queue.first {
-		_, errno := nowait.SendTo(t.fd, p.data, &p.to)
-		if errno == syscall.EAGAIN {
-			return
-		}
-		t.failedNow(p, errno)
-		t.queue.put(t.queue.pop())
-	}
-}
-
-// address writes where a packet goes: nowhere in particular if the socket is
-// connected. An endpoint that was made for one address sends to no other.
-func (t *datagram) address(to *backend.Addr, addr Addr) error {
-	switch {
-	case t.remote.IsValid():
-		to.Len = 0
-		if addr.IsValid() && addr != t.remote && !t.names(addr) {
-			return invalid("the endpoint is connected to %v", t.remote)
-		}
-		return nil
-	case !addr.IsValid() && t.target.IsValid():
-		addr = t.target
-	case !addr.IsValid():
-		return invalid("the endpoint is not connected and no address is given")
-	}
-	err := rawAddr(to, addr, t.family)
-	if err == nil && t.target.IsValid() && addrOf(to) != t.target {
-		err = invalid("the endpoint sends to %v", t.target)
-	}
-	return err
-}
-
-// names reports whether addr is another name of the peer: the one that was asked for,
-// or one with the name of an interface.
-func (t *datagram) names(addr Addr) bool {
-	var raw backend.Addr
-	if rawAddr(&raw, addr, t.family) != nil {
-		return false
-	}
-	same := addrOf(&raw)
-	return same == t.remote || same == t.asked
-}
-
-// sendNow sends p without a copy if that is possible at once.
-func (t *datagram) sendNow(p []byte, pkt *packet) bool {
-	if t.named != nil {
-		return t.named.now(p, pkt)
-	}
-	t.prepare(p, &pkt.to)
-	r, ok := t.loop.Try(&t.send)
-	t.pieces[0], t.send.Buf = nil, nil
-	if !ok || r.Errno == syscall.EAGAIN || r.Errno == syscall.EINTR {
-		return false
-	}
-	t.failedNow(pkt, r.Errno)
-	return true
-}
-
-// failedNow tells the protocol, once SendTo has returned, that a packet was not
-// sent; also if the endpoint was closed meanwhile, before ConnectionLost.
-func (t *datagram) failedNow(pkt *packet, errno syscall.Errno) {
-	if errno != 0 {
-		err := t.sendFailure(pkt, errno)
-		t.soon(func() {
-			if t.proto != nil {
-				t.tellError(err)
-			}
-		})
-	}
-}
-
-// prepare makes send an operation that sends data.
-func (t *datagram) prepare(data []byte, to *backend.Addr) {
-	if to.Len == 0 {
-		t.send.Code, t.send.Buf, t.send.Ext = backend.OpSend, data, nil
-		return
-	}
-	t.pieces[0], t.sendExt.Addr = data, *to
-	t.send.Code, t.send.Buf, t.send.Ext = backend.OpSendMsg, nil, &t.sendExt
-}
-
-// next submits the first packet of the queue.
-func (t *datagram) next() {
-	p := t.queue.first
-	if p == nil || t.ended || t.send.InFlight() {
-		return
-	}
-	if t.named != nil {
-		t.named.later()
-		return
-	}
-	t.prepare(p.data, &p.to)
-	if err := t.loop.Submit(&t.send); err != nil {
-		t.end(err)
-	}
-}
-
-// sent goes on after the first packet of the queue was sent or refused.
-func (t *datagram) sent(errno syscall.Errno) {
-	if errno == syscall.EINTR || errno == syscall.EAGAIN {
-		t.next()
-		return
-	}
-	defer func() { // also after a runtime.Goexit in the callback
-		if !t.ended {
-			t.sendSoon()
-		}
-	}()
-	t.sentFirst(errno)
-}
-
-// sentFirst takes the first packet, which was sent or refused, out of the queue.
-func (t *datagram) sentFirst(errno syscall.Errno) {
-	defer t.loseIfSent()
-	p := t.queue.pop()
-	defer func() { // also after a runtime.Goexit in the callback
-		t.queue.put(p)
-		t.checkMarks()
-	}()
-	if errno != 0 {
-		t.errorReceived(t.sendFailure(p, errno))
-	}
-}
-
-// loseIfSent ends what Close began when everything is sent.
-func (t *datagram) loseIfSent() {
-	if t.closing && t.queue.first == nil {
-		t.lose(nil)
-	}
-}
-
-func (t *datagram) sendFailure(p *packet, errno syscall.Errno) error {
-	if p.to.Len == 0 {
-		return t.failure("send to", t.remote, errno)
-	}
-	return t.failure("send to", named(&p.to), errno)
-}
-
-// checkMarks tells the protocol to send less, or more again.
-func (t *datagram) checkMarks() {
-	if t.ended {
-		return
-	}
-	pause, resume := t.marks.turn(t.queue.size)
-	switch {
-	case t.flow == nil:
-	case pause:
-		t.call("PauseWriting", t, t.proto, t.flow.PauseWriting)
-	case resume:
-		t.call("ResumeWriting", t, t.proto, t.flow.ResumeWriting)
-	}
 }
 
 // end drops what is queued and loses the connection.
@@ -468,12 +239,12 @@ func (t *datagram) lost(err error) {
 
 // close gives the descriptor away, and with it what is in flight.
 func (t *datagram) close() {
-	t.proto, t.flow = nil, nil
+	t.proto, t.flow, t.held = nil, nil, nil
 	if t.loop.IsClosed() || t.fd < 0 {
 		return // orphaned will close it, or has
 	}
 	delete(openSetOf(t.loop), t)
-	sharedOf(t.loop).closePort(t.forget())
+	t.sh.closePort(t.forget())
 }
 
 // forget returns the descriptor, which nobody sees any more.
@@ -569,23 +340,6 @@ func (t *datagram) deliverEarly() {
 		t.errorReceived(err)
 	}
 }
-
-// SetWriteBufferLimits sets the water marks.
-func (t *datagram) SetWriteBufferLimits(high, low int) error {
-	if err := t.marks.set(high, low); err != nil {
-		return err
-	}
-	if !t.ended {
-		t.sendSoon()
-	}
-	return nil
-}
-
-// WriteBufferLimits returns the water marks.
-func (t *datagram) WriteBufferLimits() (low, high int) { return t.marks.low, t.marks.high }
-
-// WriteBufferSize returns the size of the queue: 8 bytes more for each packet.
-func (t *datagram) WriteBufferSize() int { return t.queue.size }
 
 // ExtraInfo knows "peername", "sockname" and "socket".
 func (t *datagram) ExtraInfo(name string) (value any, ok bool) {

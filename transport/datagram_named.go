@@ -53,7 +53,7 @@ func (n *namedSends) flush() {
 			n.after(0)
 		}
 	}()
-	for range maxDatagramsAtOnce {
+	for range nowait.BatchSize {
 		p := t.queue.first
 		if p == nil || t.ended {
 			return

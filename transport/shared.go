@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/seed-80cfe818/ringloop/backend"
+	"github.com/seed-80cfe818/ringloop/internal/nowait"
 	"github.com/seed-80cfe818/ringloop/loop"
 )
 
@@ -12,8 +13,11 @@ import (
 type shared struct {
 	loop     *loop.Loop
 	chunks   chunks
-	outboxes []*outbox
-	closers  []*closer
+	arrivals *arrivals // nil while they are lent, or nobody has needed them
+	// departures are the packets that one system call sends.
+	departures nowait.Batch
+	outboxes   []*outbox
+	closers    []*closer
 	// directSend is the size in bytes from which on a send by itself is not dearer
 	// than one that is submitted with others; see backend.Backend.DirectSend.
 	directSend int
@@ -99,6 +103,9 @@ func (sh *shared) LoopClosed() {
 		srv.orphan()
 	}
 	sh.chunks.close()
+	if sh.arrivals != nil {
+		sh.arrivals.close()
+	}
 }
 
 // streamList is a list of streams, linked by their own fields.

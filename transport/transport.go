@@ -97,8 +97,8 @@ type Transport interface {
 // DatagramTransport sends and receives packets (asyncio.DatagramTransport).
 type DatagramTransport interface {
 	Conn
-	// SendTo queues a packet, which may be empty, and never blocks. p stays the
-	// caller's. The zero addr stands for the peer of a connected transport; any
+	// SendTo queues a packet, which may be empty, and never blocks. What is sent in one
+	// turn of the loop leaves at its end, if not before. p stays the caller's. The zero addr stands for the peer of a connected transport; any
 	// other must be that of the peer, or the one that was connected to. The error
 	// is loop.ErrInvalidArgument or, in debug mode, loop.ErrWrongThread; errors of
 	// the kernel come with ErrorReceived.
