@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -221,6 +223,40 @@ func TestLoadThatCountedNothingIsAnError(t *testing.T) {
 	}
 	if res, err := runLoad(fakeClient(t, `9 12 1000 0\n5 9\n`, 0), "127.0.0.1:1", sampleShape, func() {}); err != nil || res.Messages != 9 {
 		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+func TestAServerForPacketsAnswersWithOne(t *testing.T) {
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, addr := &candidate{packets: true}, server.LocalAddr().String()
+	if c.answers(addr) {
+		t.Error("a server that says nothing answers")
+	}
+	echoed := make(chan error, 1)
+	go func() {
+		p := make([]byte, 16)
+		n, from, err := server.ReadFrom(p)
+		for ; err == nil; n, from, err = server.ReadFrom(p) {
+			if _, err := server.WriteTo(p[:n], from); err != nil {
+				echoed <- err
+				return
+			}
+		}
+		echoed <- nil // closed
+	}()
+	for !c.answers(addr) {
+		if t.Context().Err() != nil {
+			t.Fatal("the server never answers")
+		}
+	}
+	if err := errors.Join(server.Close(), <-echoed); err != nil {
+		t.Error(err)
+	}
+	if c.answers(addr) {
+		t.Error("a server that is closed answers")
 	}
 }
 

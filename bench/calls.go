@@ -39,7 +39,9 @@ func compareCalls(args []string) error {
 	if err != nil {
 		return err
 	}
-	s.chooseClient()
+	if err := s.chooseClient(); err != nil {
+		return err
+	}
 	_, straceErr := exec.LookPath("strace")
 	if straceErr != nil {
 		missing = append(missing, "strace")

@@ -76,6 +76,12 @@ func compareAccept(args []string) error {
 	return compareServers(s, []shape{{50, 64, 1}, {1000, 64, 1}}, candidates("bin"), args)
 }
 
+// compareUDP compares servers that echo packets.
+func compareUDP(args []string) error {
+	s := settings{name: "udp", rounds: 5, duration: 200 * time.Millisecond}
+	return compareServers(s, []shape{{1, 64, 1}, {50, 64, 1}, {50, 1200, 1}, {10, 64, 8}}, udpCandidates("bin"), args)
+}
+
 // compareServers runs the servers under the shapes, those that were picked, and
 // writes a table and a plot.
 func compareServers(s settings, list []shape, all []candidate, args []string) error {
@@ -93,8 +99,8 @@ func compareServers(s settings, list []shape, all []candidate, args []string) er
 	if len(servers) == 0 {
 		return errors.New("no server can be built")
 	}
-	if s.kind() == "echo" {
-		s.chooseClient()
+	if err := s.chooseClient(); err != nil {
+		return err
 	}
 	results := measure(&s, servers, list)
 	if err := s.write(results, table(results, servers, list, missing, &s)); err != nil {
@@ -110,19 +116,34 @@ func (s *settings) kind() string {
 		return "tls"
 	case "accept":
 		return "storm"
+	case "udp":
+		return "udp"
 	}
 	return "echo"
 }
 
-// chooseClient builds the client in C. Where that cannot be, say because
-// io_uring is refused, the one in Go takes its place.
-func (s *settings) chooseClient() {
-	exe := filepath.Join("bin", "load_client")
-	if err := load.BuildRing(filepath.Join("load", "c", "client.c"), exe); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: the client in Go makes the load: %v\n", err)
-		return
+// chooseClient builds the client in C, if one makes that kind of load. Where that of
+// connections cannot be had, say because io_uring is refused, the one in Go takes its
+// place.
+func (s *settings) chooseClient() error {
+	source, exe := "client.c", filepath.Join("bin", "load_client")
+	switch s.kind() {
+	case "echo":
+	case "udp":
+		source, exe = "packets.c", filepath.Join("bin", "load_packets")
+	default:
+		return nil
 	}
-	s.client = exe
+	err := load.BuildRing(filepath.Join("load", "c", source), exe)
+	switch {
+	case err == nil:
+		s.client = exe
+	case s.kind() == "udp":
+		return err
+	default:
+		fmt.Fprintf(os.Stderr, "bench: the client in Go makes the load: %v\n", err)
+	}
+	return nil
 }
 
 // loadBy says in the results what made the load.
@@ -130,6 +151,8 @@ func (s *settings) loadBy() string {
 	switch {
 	case s.name == "http":
 		return "Load by wrk."
+	case s.name == "udp":
+		return "Load by the client for packets in C, on epoll."
 	case s.client != "":
 		return "Load by the client in C, on io_uring."
 	}

@@ -31,6 +31,7 @@ func commands() []command {
 		{"accept", compareAccept, "connections a second"},
 		{"http", compareHTTP, "files over HTTP, by wrk"},
 		{"tls", compareTLS, "echo over TLS"},
+		{"udp", compareUDP, "echo of packets"},
 		{"loop", compareLoop, "callbacks, timers and tasks"},
 	}
 }

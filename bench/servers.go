@@ -23,6 +23,7 @@ type candidate struct {
 	// config is written to a file in dir, with the port in place of PORT; its
 	// path takes the place of CONFIG in run.
 	config, dir string
+	packets     bool // it serves UDP
 }
 
 // goServer is a server in the folder pkg of servers.
@@ -60,6 +61,32 @@ func candidates(bin string) []candidate {
 		python("uvloop"),
 		python("asyncio"),
 	}
+}
+
+// udpCandidates are the echo servers for packets.
+func udpCandidates(bin string) []candidate {
+	floor := func(name, batch string) candidate { return cServer(bin, name, "floor", "udp_floor", nil, batch) }
+	snake := func(name string) candidate {
+		c := python(name)
+		c.run[1] = "servers/python/udp.py"
+		return c
+	}
+	all := []candidate{
+		goServer(bin, "ringloop callbacks", "ours", "ringloop-udp", "io_uring"),
+		goServer(bin, "ringloop tasks", "ours", "ringloop-udp-tasks", "io_uring"),
+		goServer(bin, "ringloop callbacks epoll", "ours", "ringloop-udp", "epoll"),
+		goServer(bin, "ringloop tasks epoll", "ours", "ringloop-udp-tasks", "epoll"),
+		goServer(bin, "net", "go", "net-udp"),
+		goServer(bin, "gnet", "go", "gnet-udp"),
+		floor("C single", "1"),
+		floor("C 16 a call", "16"),
+		snake("uvloop"),
+		snake("asyncio"),
+	}
+	for i := range all {
+		all[i].packets = true
+	}
+	return all
 }
 
 // tlsCandidates are the echo servers over TLS.
@@ -125,8 +152,7 @@ type process struct {
 	out  *bufio.Reader // what it writes
 }
 
-// start runs a server on processors of its own and waits until it accepts
-// connections.
+// start runs a server on processors of its own and waits until it answers.
 func (c *candidate) start(cpus string, cores int) (*process, error) {
 	port, err := freePort()
 	if err != nil {
@@ -157,14 +183,37 @@ func (c *candidate) start(cpus string, cores int) (*process, error) {
 		return nil, err
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("tcp4", p.addr)
-		if err == nil {
-			_ = conn.Close()
+		if c.answers(p.addr) {
 			return p, nil
 		}
 	}
 	p.stop()
-	return nil, errors.New(c.name + " does not accept connections")
+	return nil, errors.New(c.name + " does not answer")
+}
+
+// answers reports whether the server accepts a connection, or sends a packet back.
+func (c *candidate) answers(addr string) bool {
+	if !c.packets {
+		conn, err := net.Dial("tcp4", addr)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	}
+	conn, err := net.Dial("udp4", addr)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		return false
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		return false
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err == nil
 }
 
 func (p *process) stop() {
