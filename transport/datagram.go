@@ -44,15 +44,17 @@ type datagram struct {
 	recvExt backend.Ext
 	kept    backend.Result // what came while reading was paused
 	held    []heldPacket
-	sender  Addr // of the last packet, as the kernel has written it in rawFrom
-	rawFrom backend.Addr
-	send    backend.Op
-	sendExt backend.Ext
-	pieces  [1][]byte
-	queue   packetQueue
-	named   *namedSends // of a Unix socket that is not connected, or nil
-	drops   int
-	atEnd   bool // EndTurn will be called
+	// skips is how many looks for more packets are left out, of patience at first.
+	skips, patience int
+	sender          Addr // of the last packet, as the kernel has written it in rawFrom
+	rawFrom         backend.Addr
+	send            backend.Op
+	sendExt         backend.Ext
+	pieces          [1][]byte
+	queue           packetQueue
+	named           *namedSends // of a Unix socket that is not connected, or nil
+	drops           int
+	atEnd           bool // EndTurn will be called
 	// started is set when reading may begin, keeping when kept is to be
 	// delivered, ended when ConnectionLost is queued or was called, deaf when the
 	// socket was shut down for reading.

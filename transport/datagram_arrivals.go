@@ -63,13 +63,26 @@ type heldPacket struct {
 	from Addr
 }
 
-// receiveMore delivers what else is there.
+// maxSkips is how many packets are received one by one at most before it is looked for
+// more.
+const maxSkips = 3
+
+// receiveMore delivers what else is there. Where packets come one by one, each look would
+// be a system call for nothing: the longer there was nothing, the more looks are left
+// out.
 func (t *datagram) receiveMore() {
+	if t.skips > 0 {
+		t.skips--
+		return
+	}
 	a := t.sh.borrowArrivals()
 	defer t.sh.returnArrivals(a)
 	n, errno := a.batch.Recv(t.fd, nowait.BatchSize)
+	t.patience = min(2*t.patience+1, maxSkips)
+	t.skips = t.patience
 	switch errno {
 	case 0:
+		t.patience, t.skips = 0, 0
 		t.deliverArrivals(a, n)
 	case syscall.EAGAIN, syscall.ENOSYS, syscall.EPERM: // nothing, or a filter of system calls
 	default:

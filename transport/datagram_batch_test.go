@@ -60,6 +60,23 @@ func TestPacketsThatAreThereAtOnceArriveInOrderWithTheirSenders(t *testing.T) {
 	})
 }
 
+func TestPacketsThatAreThereAtOnceArriveAfterOthersThatCameOneByOne(t *testing.T) {
+	inTask(t, func(t *testing.T, co *loop.Coro) {
+		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
+		want := numbered(2*maxSkips + many)
+		for n := range 2 * maxSkips {
+			burst(t, p.addr(t), want[n])
+			p.untilGot(t, co, want[:n+1]...)
+		}
+		if got := p.t.(*datagram).patience; got != maxSkips {
+			t.Errorf("%d looks are left out after packets that came one by one, want %d", got, maxSkips)
+		}
+		burst(t, p.addr(t), want[2*maxSkips:]...)
+		p.untilGot(t, co, want...)
+		finish(t, co, p)
+	})
+}
+
 func TestAPauseAmongPacketsThatAreThereAtOnceHoldsTheRest(t *testing.T) {
 	inTask(t, func(t *testing.T, co *loop.Coro) {
 		p := endpoint(t, co, DatagramOptions{LocalAddr: anyPort})
